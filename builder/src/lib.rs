@@ -1,0 +1,1 @@
+//! Containerfile to image: parse, plan, cache, steps.

@@ -1,0 +1,1 @@
+//! A container's life: create, start, exec, logs, stop; the monitor.

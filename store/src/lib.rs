@@ -1,0 +1,1 @@
+//! What ctr keeps on disk: blobs, layers, images, containers, volumes.
