@@ -1,1 +1,26 @@
-//! A client of the OCI distribution API: auth, transport, pull and push.
+//! A client of the OCI distribution API: names go in, verified bytes come out (and the other way
+//! round). It knows registries, not images: what a manifest means and where a layer is unpacked is
+//! for the crates above.
+//!
+//! A [`Registry`] is made once per command and shared between threads: it holds the connection pool, the
+//! tokens and what has been learnt about each host. Everything it needs from outside – files,
+//! values of environment variables, the resolver of host names – is handed in with [`ClientConfig`].
+//!
+//! Three rules hold everywhere in here:
+//! - **credentials stay with their host**: redirects are followed by us, and a request to another
+//!   origin goes out bare;
+//! - **every wait ends**: resolving, connecting and each read and write have a limit, retries too;
+//! - **every body is bounded**: manifests, tokens and error texts by a constant, blobs by the size
+//!   their descriptor names.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![allow(clippy::todo)]
+
+mod config;
+mod credentials;
+mod error;
+mod registry;
+
+pub use config::{ClientConfig, Proxies, Resolve, TlsFiles};
+pub use credentials::{Credential, CredentialError, CredentialFiles, CredentialPaths, Credentials, NoCredentials};
+pub use error::{Cause, RegistryError};
+pub use registry::{BlobPush, BlobReader, ManifestResponse, Registry};
