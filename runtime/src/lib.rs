@@ -1,1 +1,21 @@
 //! The OCI runtime: a container from a spec, a root and prepared file descriptors.
+//!
+//! [`create`] makes everything up to the point of executing the program, [`Created::start`] executes
+//! it, [`exec`] adds a process. The caller is single-threaded (asserted): the container's init is a
+//! plain fork of it that goes on in Rust.
+#![allow(clippy::todo)]
+
+pub mod cgroup;
+mod container;
+mod defaults;
+mod error;
+mod exec;
+pub mod seccomp;
+mod user;
+
+pub use cgroup::{Cgroup, CgroupStats};
+pub use container::{CgroupRequest, CreateRequest, Created, MountSource, Root, Stdio, create};
+pub use defaults::default_spec;
+pub use error::RuntimeError;
+pub use exec::{ExecRequest, Executed, exec};
+pub use user::{ResolvedUser, UserError, resolve_groups, resolve_user};

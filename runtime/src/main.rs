@@ -1,1 +1,2 @@
+//! `ctr-runtime`: the runtime with runc's command line.
 fn main() {}
