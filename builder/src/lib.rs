@@ -1,1 +1,35 @@
-//! Containerfile to image: parse, plan, cache, steps.
+//! Containerfile to image.
+//!
+//! Four layers, each of which can be used and tested alone:
+//!
+//! 1. parser: text → syntax tree, every node with its lines;
+//! 2. instruction: syntax tree → typed instructions, with lint warnings;
+//! 3. plan: instructions → stages as a graph, of which only the reachable ones count;
+//! 4. execution: each step's cache key is looked up, else the step is run into a scratch upperdir
+//!    that becomes a layer where it lies.
+//!
+//! No part prints or reads the environment: what there is to tell goes out as [`BuildEvent`]s.
+
+#![allow(clippy::todo)]
+
+mod error;
+mod event;
+mod request;
+
+pub use error::{BuildError, SourceLine};
+pub use event::{BuildEvent, OutputStream, StepId, Warning};
+pub use request::{BuildNetwork, BuildRequest, Containerfile, PullPolicy, Secret, SecretParseError, SecretSource};
+
+use oci::Digest;
+
+/// What a build made.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The image's id: the digest of its config.
+    pub image_id: Digest,
+    /// Everything that was worth a warning, in the order of the Containerfile. Each went out as an event too.
+    pub warnings: Vec<Warning>,
+}
+
+// `build(&engine::Engine, &BuildRequest, &(dyn Fn(BuildEvent) + Sync)) -> Result<Built, BuildError>` follows
+// as soon as `engine::Engine` is there.
