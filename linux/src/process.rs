@@ -1,1 +1,298 @@
-//! Filled in next.
+//! Making, joining and ending processes.
+
+use crate::CallError;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions};
+use std::ffi::{CStr, c_char, c_int, c_ulong};
+use std::ptr;
+
+/// Namespaces to make or join; the values of `CLONE_NEW*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces(u64);
+
+impl Namespaces {
+    /// Mounts.
+    pub const MOUNT: Namespaces = Namespaces(0x0002_0000);
+    /// Control groups.
+    pub const CGROUP: Namespaces = Namespaces(0x0200_0000);
+    /// Host and domain name.
+    pub const UTS: Namespaces = Namespaces(0x0400_0000);
+    /// System V IPC and POSIX message queues.
+    pub const IPC: Namespaces = Namespaces(0x0800_0000);
+    /// Users and capabilities.
+    pub const USER: Namespaces = Namespaces(0x1000_0000);
+    /// Process ids.
+    pub const PID: Namespaces = Namespaces(0x2000_0000);
+    /// Network.
+    pub const NETWORK: Namespaces = Namespaces(0x4000_0000);
+    /// Monotonic and boot clocks. Not for clone3's plain flags: unshare before the fork.
+    pub const TIME: Namespaces = Namespaces(0x0000_0080);
+
+    /// No namespace.
+    pub const fn none() -> Namespaces {
+        Namespaces(0)
+    }
+
+    /// Both.
+    pub const fn with(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 | other.0)
+    }
+
+    /// This one but not that.
+    pub const fn without(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` are in it.
+    pub const fn contains(self, other: Namespaces) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn flags(self) -> c_int {
+        // CLONE_NEW* all fit in 31 bits.
+        c_int::try_from(self.0).unwrap_or(0)
+    }
+}
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Forked {
+    /// The caller, with its new child.
+    Parent {
+        /// In the caller's pid namespace.
+        pid: Pid,
+        /// The child by descriptor.
+        pidfd: OwnedFd,
+    },
+    /// The new process.
+    Child,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// How many threads this process has: the link count of its task folder, one system call.
+pub fn thread_count() -> Result<usize, CallError> {
+    let stat = rustix::fs::stat("/proc/self/task").map_err(|e| CallError::path("stat", "/proc/self/task", e))?;
+    Ok(usize::try_from(stat.st_nlink).unwrap_or(usize::MAX).saturating_sub(2))
+}
+
+/// Forks into new namespaces and, on cgroup v2, straight into a control group: moving the child
+/// afterwards would wait for an RCU grace period (11-14 ms).
+///
+/// Fails with EBUSY where the process has other threads: their locks would stay held in the child.
+pub fn fork_into(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, CallError> {
+    if thread_count()? != 1 {
+        return Err(CallError::new("clone3", "of a process with threads", Errno::BUSY));
+    }
+    let mut pidfd: c_int = -1;
+    let mut args = CloneArgs {
+        flags: namespaces.0 | CLONE_PIDFD,
+        pidfd: ptr::from_mut(&mut pidfd).expose_provenance() as u64,
+        exit_signal: libc::SIGCHLD.unsigned_abs().into(),
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
+    }
+    // SAFETY: args is a valid clone_args of the size given, without CLONE_VM or a stack: a plain fork. The
+    // process has one thread (checked above), so no lock can be held by a thread the child lacks.
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
+    match answer {
+        -1 => Err(CallError::last("clone3", "")),
+        0 => Ok(Forked::Child),
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let pid = pid.ok_or_else(|| CallError::new("clone3", "", Errno::INVAL))?;
+            // SAFETY: with CLONE_PIDFD a successful clone3 has stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(ptr::read_volatile(&raw const pidfd)) };
+            Ok(Forked::Parent { pid, pidfd })
+        }
+    }
+}
+
+/// Moves this process into a namespace by its file. For PID: its future children only.
+pub fn join_namespace(namespace: BorrowedFd<'_>, kind: Namespaces) -> Result<(), CallError> {
+    // SAFETY: setns changes kernel state of this thread only.
+    match unsafe { libc::setns(namespace.as_raw_fd(), kind.flags()) } {
+        0 => Ok(()),
+        _ => Err(CallError::last("setns", "")),
+    }
+}
+
+/// Moves this process into several namespaces of the process behind a pidfd at once. For PID: its future children only.
+pub fn join_process(pidfd: BorrowedFd<'_>, kinds: Namespaces) -> Result<(), CallError> {
+    join_namespace(pidfd, kinds)
+}
+
+/// Moves this process into new namespaces. Never shares or unshares descriptors.
+pub fn unshare(namespaces: Namespaces) -> Result<(), CallError> {
+    // SAFETY: only CLONE_NEW* flags can be in `Namespaces`; memory and descriptors stay as they are.
+    match unsafe { libc::unshare(namespaces.flags()) } {
+        0 => Ok(()),
+        _ => Err(CallError::last("unshare", "")),
+    }
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub fn close_on_exec_from(first: u32) -> Result<(), CallError> {
+    const CLOSE_RANGE_CLOEXEC: c_ulong = 4;
+    // SAFETY: the call touches descriptor flags only; no descriptor is closed.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) } {
+        -1 => Err(CallError::last("close_range", "")),
+        _ => Ok(()),
+    }
+}
+
+/// Executes a program. Returns only on failure.
+pub fn execute(path: &CStr, args: &[&CStr], env: &[&CStr]) -> Errno {
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end in a null pointer and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    CallError::last("execve", "").errno
+}
+
+/// Executes the program behind a descriptor. Returns only on failure.
+pub fn execute_fd(program: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> Errno {
+    let (args, env) = (pointers(args), pointers(env));
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: as for execve; the empty path is a C string literal.
+    unsafe { libc::syscall(libc::SYS_execveat, program.as_raw_fd(), c"".as_ptr(), args.as_ptr(), env.as_ptr(), flags) };
+    CallError::last("execveat", "").errno
+}
+
+fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// Ends this process at once, without running destructors or exit handlers: the end of a forked child.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// Sets every signal to its default and unblocks all, as a program expects to start.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler code; signals that can't be changed answer EINVAL, which is fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    set_blocked_signals(false);
+}
+
+/// Blocks (or unblocks) every signal that can be.
+pub fn set_blocked_signals(blocked: bool) {
+    let all: u64 = u64::MAX;
+    let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: the kernel's signal set is 8 bytes, as passed. The raw call also covers the two that glibc keeps.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, ptr::from_ref(&all), ptr::null::<u64>(), size_of::<u64>()) };
+}
+
+/// Waits for any (blocked) signal and takes it off the queue.
+pub fn wait_signal() -> Result<i32, CallError> {
+    let all: u64 = u64::MAX;
+    // SAFETY: the set is 8 bytes as the kernel wants, no info and no time-out are asked for.
+    let signal = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            ptr::from_ref(&all),
+            ptr::null::<libc::siginfo_t>(),
+            ptr::null::<libc::timespec>(),
+            size_of::<u64>(),
+        )
+    };
+    i32::try_from(signal).ok().filter(|s| *s > 0).ok_or_else(|| CallError::last("rt_sigtimedwait", ""))
+}
+
+/// Sends any signal by number, also those without a name.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), CallError> {
+    // SAFETY: no siginfo is passed.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
+    };
+    if answer == 0 { Ok(()) } else { Err(CallError::last("pidfd_send_signal", signal.to_string())) }
+}
+
+/// Sends any signal by number to a pid; only for children not yet reaped, whose pid can't be another's.
+pub fn kill(pid: i32, signal: i32) -> Result<(), CallError> {
+    // SAFETY: kill has no memory preconditions.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(CallError::last("kill", pid.to_string())),
+    }
+}
+
+/// Blocks until a child is gone and reaps it: its exit code, 128 + the signal's number if it was killed.
+pub fn reap(pidfd: BorrowedFd<'_>) -> Result<u8, CallError> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                let code = status
+                    .exit_status()
+                    .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+                    .unwrap_or(255);
+                return Ok(u8::try_from(code & 0xff).unwrap_or(255));
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(CallError::new("waitid", "", errno)),
+        }
+    }
+}
+
+/// Gives the process a new session keyring of this name, so that it can't read the caller's keys.
+pub fn new_session_keyring(name: &CStr) -> Result<(), CallError> {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: the name is a C string that outlives the call.
+    match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) } {
+        -1 => Err(CallError::last("keyctl", name.to_string_lossy())),
+        _ => Ok(()),
+    }
+}
+
+/// Sets the execution domain (`uname` machine, address layout) of this process.
+pub fn set_personality(persona: u32) -> Result<(), CallError> {
+    // SAFETY: personality changes kernel state of this process only.
+    match unsafe { libc::personality(c_ulong::from(persona)) } {
+        -1 => Err(CallError::last("personality", format!("{persona:#x}"))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_refused() {
+        let (send, receive) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || receive.recv().is_ok());
+        assert!(thread_count().unwrap() >= 2);
+        assert_eq!(fork_into(Namespaces::none(), None).unwrap_err().errno, Errno::BUSY);
+        drop(send);
+        other.join().unwrap();
+    }
+}

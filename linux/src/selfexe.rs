@@ -1,19 +1,74 @@
 //! Our own binary as something no container can write: a read-only detached clone of the mount of
 //! its file. A process that enters a container while its `/proc/PID/exe` is writable gives the
 //! binary away (CVE-2019-5736).
-#![allow(clippy::todo)]
 
-use crate::CallError;
+use crate::{CallError, mount};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use std::ffi::CStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// An O_PATH (or memfd) descriptor of the running binary that cannot be opened for writing.
+const SELF: &str = "/proc/self/exe";
+
+/// A descriptor of the running binary that cannot be opened for writing; hand it to [`exec`].
 pub fn read_only_self() -> Result<OwnedFd, CallError> {
-    todo!()
+    let file = rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| CallError::path("open", SELF, e))?;
+    if is_read_only(file.as_fd()) {
+        return Ok(file);
+    }
+    let clone = mount::clone_tree_at(rustix::fs::CWD, SELF, false).and_then(|clone| {
+        mount::set_attributes(clone.as_fd(), mount::Attributes::read_only(), false)?;
+        Ok(clone)
+    });
+    match clone {
+        Ok(clone) => Ok(clone),
+        // No privilege to mount: a sealed copy in memory.
+        Err(_) => sealed_copy(),
+    }
+}
+
+/// Whether this process already runs from a binary that cannot be opened for writing.
+pub fn is_protected() -> bool {
+    rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok_and(|file| is_read_only(file.as_fd()))
+}
+
+fn is_read_only(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatvfs(file).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+        || rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+}
+
+fn sealed_copy() -> Result<OwnedFd, CallError> {
+    let at = |call| move |errno| CallError::path(call, SELF, errno);
+    let file = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(at("open"))?;
+    let copy =
+        rustix::fs::memfd_create("ctr", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(at("memfd_create"))?;
+    while rustix::fs::sendfile(&copy, &file, None, 1 << 30).map_err(at("sendfile"))? != 0 {}
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals).map_err(at("fcntl"))?;
+    Ok(copy)
 }
 
 /// Replaces this process by the binary behind `exe` (execveat). Returns only on failure.
 pub fn exec(exe: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> CallError {
-    let _ = (exe, args, env);
-    todo!()
+    CallError::path("execveat", SELF, crate::process::execute_fd(exe, args, env))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn the_copy_cannot_be_opened_for_writing() {
+        use std::os::fd::AsRawFd;
+        for fd in [read_only_self().unwrap(), sealed_copy().unwrap()] {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let error = rustix::fs::open(path.as_str(), OFlags::WRONLY, Mode::empty()).map(|fd| {
+                // A memfd opens, but its seals refuse the write.
+                rustix::io::write(&fd, b"x").unwrap_err()
+            });
+            assert!(matches!(error, Ok(Errno::PERM) | Err(Errno::ROFS | Errno::TXTBSY | Errno::PERM)), "{error:?}");
+        }
+    }
 }
