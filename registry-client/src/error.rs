@@ -6,10 +6,10 @@ use std::fmt;
 /// A failed operation on a registry.
 #[derive(Debug)]
 pub struct RegistryError {
-    pub(crate) host: String,
-    pub(crate) what: String,
-    pub(crate) cause: Cause,
-    pub(crate) hint: Option<String>,
+    host: String,
+    what: String,
+    cause: Cause,
+    hint: Option<String>,
 }
 
 /// Why an operation failed.
@@ -17,7 +17,7 @@ pub struct RegistryError {
 #[non_exhaustive]
 pub enum Cause {
     /// The registry answered with an error status.
-    #[error("{status}{}", describe(.code.as_deref(), .message))]
+    #[error("{}", describe(*.status, .code.as_deref(), .message))]
     Status {
         /// HTTP status.
         status: u16,
@@ -32,11 +32,11 @@ pub enum Cause {
     /// Nothing came for too long.
     #[error("timed out ({0})")]
     Timeout(String),
-    /// The certificate is signed by nobody we trust.
+    /// The certificate is signed by nobody we trust, has expired, or is for another name.
     #[error("its certificate is not trusted: {0}")]
     Certificate(String),
     /// Plain http where https was spoken.
-    #[error("the registry answered plain http to an https request")]
+    #[error("the registry answered in plain http to an https request")]
     PlainHttp,
     /// Content that is not what its digest says.
     #[error("the content's digest is {actual}, expected {expected}")]
@@ -64,6 +64,16 @@ pub enum Cause {
 }
 
 impl RegistryError {
+    pub(crate) fn new(host: &str, what: &str, cause: Cause) -> RegistryError {
+        let hint = hint(host, &cause);
+        RegistryError { host: host.to_owned(), what: what.to_owned(), cause, hint }
+    }
+
+    pub(crate) fn with_hint(mut self, hint: String) -> RegistryError {
+        self.hint = Some(hint);
+        self
+    }
+
     /// The registry that was asked.
     pub fn host(&self) -> &str {
         &self.host
@@ -104,13 +114,124 @@ impl fmt::Display for RegistryError {
     }
 }
 
-impl std::error::Error for RegistryError {}
+impl std::error::Error for RegistryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Source(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
-fn describe(code: Option<&str>, message: &str) -> String {
+fn hint(host: &str, cause: &Cause) -> Option<String> {
+    match cause {
+        Cause::PlainHttp => Some(format!("if {host} is meant to speak plain http, use --tls-verify=false")),
+        Cause::Certificate(why) if why.contains("UnknownIssuer") => Some(format!(
+            "put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt, or use --tls-verify=false"
+        )),
+        Cause::Status { status: 401, .. } => Some(format!("log in first: ctr login {host}")),
+        Cause::Status { status: 429, .. } => {
+            Some(format!("the registry limits how often it is asked: wait, or log in: ctr login {host}"))
+        }
+        _ => None,
+    }
+}
+
+fn describe(status: u16, code: Option<&str>, message: &str) -> String {
+    let name = match status {
+        400 => "bad request",
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "not found",
+        405 => "not supported",
+        413 => "too large",
+        429 => "too many requests",
+        500..=599 => "server error",
+        _ => "unexpected answer",
+    };
     match (code, message) {
-        (None, "") => String::new(),
-        (None, message) => format!(" ({message})"),
-        (Some(code), "") => format!(" ({code})"),
-        (Some(code), message) => format!(" ({code}: {message})"),
+        (None, "") => format!("{name} ({status})"),
+        (None, message) => format!("{name} ({status}): {message}"),
+        (Some(code), "") => format!("{name} ({status} {code})"),
+        (Some(code), message) => format!("{name} ({status} {code}): {message}"),
+    }
+}
+
+/// Text from outside made fit for one line of a terminal: control characters and runs of white space become
+/// one space, and it ends after `limit` characters.
+pub(crate) fn one_line(text: &str, limit: usize) -> String {
+    let mut out = String::new();
+    for character in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if character == ' ' && (out.is_empty() || out.ends_with(' ')) {
+            continue;
+        }
+        if out.chars().count() >= limit {
+            out.push('…');
+            break;
+        }
+        out.push(character);
+    }
+    out.trim_end().to_owned()
+}
+
+/// Finds code and message in an error answer: the distribution API's list, or what token services send.
+pub(crate) fn status_cause(status: u16, body: &[u8]) -> Cause {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        #[serde(default)]
+        errors: Vec<One>,
+        #[serde(default)]
+        details: Option<String>,
+        #[serde(default)]
+        error: Option<String>,
+        #[serde(default)]
+        error_description: Option<String>,
+        #[serde(default)]
+        message: Option<String>,
+    }
+    #[derive(serde::Deserialize)]
+    struct One {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(answer) = serde_json::from_slice::<Errors>(body) else {
+        return Cause::Status { status, code: None, message: String::new() };
+    };
+    let (code, message) = match answer.errors.into_iter().next() {
+        Some(first) => (Some(first.code), first.message),
+        None => {
+            let words = answer.error_description.or(answer.details).or(answer.message);
+            (answer.error, words.unwrap_or_default())
+        }
+    };
+    let code = code.map(|c| one_line(&c, 60)).filter(|c| !c.is_empty());
+    Cause::Status { status, code, message: one_line(&message, 300) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registrys_words_come_through_on_one_line() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"requested access\n\u001b[31mto the resource is denied","detail":[]}]}"#;
+        assert_eq!(
+            status_cause(403, body).to_string(),
+            "forbidden (403 DENIED): requested access [31mto the resource is denied"
+        );
+        assert_eq!(
+            status_cause(401, br#"{"details":"incorrect username or password"}"#).to_string(),
+            "unauthorized (401): incorrect username or password"
+        );
+        assert_eq!(status_cause(502, b"<html>").to_string(), "server error (502)");
+        assert_eq!(status_cause(404, br#"{"errors":[]}"#).to_string(), "not found (404)");
+    }
+
+    #[test]
+    fn long_words_are_cut() {
+        assert_eq!(one_line("aaa bbb", 3), "aaa…");
+        assert_eq!(one_line("  a \r\n b ", 10), "a b");
     }
 }

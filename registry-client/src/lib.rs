@@ -13,14 +13,22 @@
 //! - **every body is bounded**: manifests, tokens and error texts by a constant, blobs by the size
 //!   their descriptor names.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
-#![allow(clippy::todo)]
 
+mod auth;
+mod blob;
+mod challenge;
 mod config;
 mod credentials;
 mod error;
+mod helper;
+mod http;
+mod proxy;
 mod registry;
+mod tls;
+mod url;
 
+pub use blob::{BlobPush, BlobReader};
 pub use config::{ClientConfig, Proxies, Resolve, TlsFiles};
 pub use credentials::{Credential, CredentialError, CredentialFiles, CredentialPaths, Credentials, NoCredentials};
 pub use error::{Cause, RegistryError};
-pub use registry::{BlobPush, BlobReader, ManifestResponse, Registry};
+pub use registry::{ManifestResponse, Registry};

@@ -1,0 +1,406 @@
+//! Blobs: downloads that survive a broken connection, uploads that start over from the file.
+
+use crate::auth::Target;
+use crate::http::{self, Answer, Call, Payload, Upload};
+use crate::registry::{Address, Ask, check_digest};
+use crate::url::{self, Origin};
+use crate::{Cause, Registry, RegistryError};
+use oci::{Descriptor, Digest, Reference};
+use std::io::{self, Read};
+use std::time::Instant;
+use ureq::http::{HeaderValue, Method, StatusCode, Uri, header};
+
+/// However patient: after this many broken connections a download is given up.
+const MAX_RESUMPTIONS: u32 = 100;
+/// A download that brings less than this in the time of an idle timeout, in bytes, counts as stalled.
+const MIN_PROGRESS_BYTES: u64 = 1024;
+
+/// How a blob came to be in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobPush {
+    /// It was there.
+    Existing,
+    /// The registry took it over from another of its repositories.
+    Mounted(String),
+    /// We sent it.
+    Uploaded,
+}
+
+/// A blob's bytes from some offset on, ending exactly at the descriptor's size. A broken connection is resumed
+/// inside; **whoever reads checks the digest**, as they hash the stream anyway. Its errors wrap a
+/// [`RegistryError`].
+pub struct BlobReader {
+    registry: Registry,
+    target: Target,
+    blob: Descriptor,
+    what: String,
+    /// Bytes given out so far, from the blob's start.
+    position: u64,
+    body: Option<Box<dyn Read + Send>>,
+    /// Broken connections since the last byte, and altogether.
+    failures: u32,
+    resumptions: u32,
+    pace: Pace,
+}
+
+/// Notices a connection that drips.
+struct Pace {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Registry {
+    /// A blob's bytes from `offset` on.
+    pub fn blob(&self, repository: &Reference, blob: &Descriptor, offset: u64) -> Result<BlobReader, RegistryError> {
+        let target = Target::of(repository);
+        let what = format!("fetch blob {}", shown(&blob.digest));
+        let mut reader = BlobReader {
+            registry: self.clone(),
+            target,
+            blob: blob.clone(),
+            what,
+            position: offset,
+            body: None,
+            failures: 0,
+            resumptions: 0,
+            pace: Pace { since: Instant::now(), bytes: 0 },
+        };
+        if offset < blob.size {
+            reader.body = Some(reader.open()?);
+        }
+        Ok(reader)
+    }
+
+    /// A small blob as a whole, at most `limit` bytes, digest checked.
+    pub fn blob_bytes(&self, repository: &Reference, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let fail =
+            |cause| RegistryError::new(repository.domain(), &format!("fetch blob {}", shown(&blob.digest)), cause);
+        if blob.size > limit {
+            return Err(fail(Cause::TooLarge(limit)));
+        }
+        let mut bytes = Vec::new();
+        let mut reader = self.blob(repository, blob, 0)?;
+        reader.read_to_end(&mut bytes).map_err(|error| match error.downcast::<RegistryError>() {
+            Ok(error) => error,
+            Err(error) => fail(Cause::Connection(error.to_string())),
+        })?;
+        check_digest(&blob.digest, &bytes).map_err(fail)?;
+        Ok(bytes)
+    }
+
+    /// Whether the repository has this blob.
+    pub fn blob_exists(&self, repository: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
+        self.has_blob(repository, digest, "pull")
+    }
+
+    fn has_blob(&self, repository: &Reference, digest: &Digest, actions: &str) -> Result<bool, RegistryError> {
+        let target = Target::of(repository);
+        let what = format!("look for blob {}", shown(digest));
+        let path = format!("/v2/{}/blobs/{digest}", target.repository);
+        let mut ask = Ask::get(&target, &what, &path);
+        ask.method = Method::HEAD;
+        ask.scopes = vec![target.scope(actions)];
+        Ok(self.inner.expect(ask, &[200, 404])?.status == StatusCode::OK)
+    }
+
+    /// Brings a blob into a repository: skipped if it is there, mounted from one of `mount_from` (repository
+    /// paths of the same registry) if the registry does that, else sent. `open` gives the content from its start and
+    /// is called again for each attempt; `progress` is told the bytes sent so far in this attempt.
+    pub fn push_blob(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        mount_from: &[String],
+        open: &mut dyn FnMut() -> io::Result<Box<dyn Read>>,
+        progress: &dyn Fn(u64),
+    ) -> Result<BlobPush, RegistryError> {
+        if self.has_blob(repository, &blob.digest, "pull,push")? {
+            return Ok(BlobPush::Existing);
+        }
+        let target = Target::of(repository);
+        let what = format!("upload blob {}", shown(&blob.digest));
+        let source = mount_from.iter().find(|source| **source != target.repository);
+        let mut session = self.start_upload(&target, &what, source, &blob.digest)?;
+        if session.status == StatusCode::CREATED {
+            return Ok(BlobPush::Mounted(source.cloned().unwrap_or_default()));
+        }
+        let mut attempt = 0;
+        loop {
+            let url = upload_url(&session, &blob.digest);
+            let url = url.map_err(|cause| RegistryError::new(&target.domain, &what, cause))?;
+            match self.send_upload(&target, &what, url, blob.size, open, progress) {
+                Ok(()) => return Ok(BlobPush::Uploaded),
+                // A session may be spoilt by what broke it: the next attempt has one of its own.
+                Err((error, true)) if attempt >= self.inner.http.retries => return Err(error),
+                Err((error, false)) => return Err(error),
+                Err((_, true)) => {
+                    std::thread::sleep(self.inner.http.pause(attempt));
+                    attempt += 1;
+                    session = self.start_upload(&target, &what, None, &blob.digest)?;
+                }
+            }
+        }
+    }
+
+    fn start_upload(
+        &self,
+        target: &Target,
+        what: &str,
+        mount_from: Option<&String>,
+        digest: &Digest,
+    ) -> Result<Answer, RegistryError> {
+        let mut path = format!("/v2/{}/blobs/uploads/", target.repository);
+        let mut scopes = vec![target.scope("pull,push")];
+        if let Some(source) = mount_from {
+            path = format!("{path}?{}", url::encode_pairs([("mount", digest.as_str()), ("from", source)]));
+            scopes.push(format!("repository:{source}:pull"));
+        }
+        let ask = Ask { method: Method::POST, payload: Payload::Bytes(&[]), scopes, ..Ask::get(target, what, &path) };
+        let answer = self.inner.expect(ask, &[201, 202]);
+        match answer {
+            // Not being allowed to mount is no reason not to upload.
+            Err(error) if mount_from.is_some() && error.status().is_some() => {
+                self.start_upload(target, what, None, digest)
+            }
+            other => other,
+        }
+    }
+
+    /// The whole content in one PUT. An error comes with whether another attempt makes sense.
+    fn send_upload(
+        &self,
+        target: &Target,
+        what: &str,
+        url: Uri,
+        size: u64,
+        open: &mut dyn FnMut() -> io::Result<Box<dyn Read>>,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), (RegistryError, bool)> {
+        let from = self.inner.origin(target);
+        let url = keep_https(&from, url);
+        let fail = |failure: http::Failure| (RegistryError::new(&target.domain, what, failure.cause), false);
+        self.inner.http.check_downgrade(Some(&from), &url).map_err(fail)?;
+        let octets = HeaderValue::from_static("application/octet-stream");
+        let ask = Ask {
+            method: Method::PUT,
+            to: Address::Url(url),
+            headers: vec![(header::CONTENT_TYPE, octets)],
+            payload: Payload::Stream(Upload { open, size, progress }),
+            scopes: vec![target.scope("pull,push")],
+            patient: true,
+            ..Ask::get(target, what, "")
+        };
+        match self.inner.expect(ask, &[201, 200, 204]) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let again = match error.cause() {
+                    // 404: the session is gone. 416: it is not where we thought.
+                    crate::Cause::Status { status, .. } => matches!(status, 404 | 408 | 416 | 429 | 500..=599),
+                    crate::Cause::Connection(_) | crate::Cause::Timeout(_) => true,
+                    _ => false,
+                };
+                Err((error, again))
+            }
+        }
+    }
+}
+
+/// A registry behind a proxy that ends TLS often names itself with http in `Location`: same host, so https goes on.
+fn keep_https(from: &Origin, url: Uri) -> Uri {
+    let to_http = Origin::of(&url).filter(|to| from.https && !to.https);
+    match to_http {
+        Some(to) if url::host_of(&to.authority) == url::host_of(&from.authority) => {
+            let path = url.path_and_query().map_or("/", |p| p.as_str());
+            format!("https://{}{path}", from.authority).parse().unwrap_or(url)
+        }
+        _ => url,
+    }
+}
+
+/// Where an upload session takes its content. `Location` is used as it is, but for the digest added to it.
+fn upload_url(session: &Answer, digest: &Digest) -> Result<Uri, Cause> {
+    let location = session.headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+    location
+        .and_then(|l| url::resolve(&session.url, l))
+        .and_then(|u| url::with_query(&u, "digest", digest.as_str()))
+        .ok_or_else(|| Cause::Protocol("the registry opened an upload without saying where".to_owned()))
+}
+
+impl BlobReader {
+    /// Opens the stream at the current position.
+    fn open(&self) -> Result<Box<dyn Read + Send>, RegistryError> {
+        let path = format!("/v2/{}/blobs/{}", self.target.repository, self.blob.digest);
+        let mut ask = Ask::get(&self.target, &self.what, &path);
+        if self.position > 0 {
+            let range = format!("bytes={}-", self.position);
+            ask.headers.push((header::RANGE, HeaderValue::from_str(&range).map_err(|_| self.error("no range"))?));
+        }
+        match self.registry.inner.expect(ask, &[200, 206]) {
+            Ok(answer) => self.body_of(answer),
+            Err(error) if error.is_not_found() && !self.blob.urls.is_empty() => self.open_foreign(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A foreign layer: from the places its descriptor names, never with credentials.
+    fn open_foreign(&self, mut error: RegistryError) -> Result<Box<dyn Read + Send>, RegistryError> {
+        let http = &self.registry.inner.http;
+        for place in self.blob.urls.iter().take(8) {
+            let url = place
+                .parse::<Uri>()
+                .ok()
+                .filter(|u| Origin::of(u).is_some_and(|o| o.https || http.trust.allows_http(&o.authority)));
+            let Some(url) = url else { continue };
+            let range = (self.position > 0).then(|| HeaderValue::from_str(&format!("bytes={}-", self.position)).ok());
+            let mut call = Call {
+                method: Method::GET,
+                url,
+                headers: range.flatten().map(|range| (header::RANGE, range)).into_iter().collect(),
+                payload: Payload::None,
+                authorization: None,
+                patient: false,
+            };
+            match http.send(&mut call) {
+                Ok(answer) if matches!(answer.status.as_u16(), 200 | 206) => return self.body_of(answer),
+                Ok(answer) => error = self.error(&format!("{place} answered {}", answer.status)),
+                Err(failure) => error = RegistryError::new(&self.target.domain, &self.what, failure.cause),
+            }
+        }
+        Err(error)
+    }
+
+    /// Checks that an answer holds the blob's bytes from the current position, and skips to it if it holds all.
+    fn body_of(&self, answer: Answer) -> Result<Box<dyn Read + Send>, RegistryError> {
+        let length = answer.body.content_length();
+        let size = self.blob.size;
+        if answer.status == StatusCode::PARTIAL_CONTENT {
+            let range = answer.headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or("");
+            if content_range(range)
+                .is_none_or(|(start, total)| start != self.position || total.is_some_and(|t| t != size))
+            {
+                return Err(self.error(&format!("asked for bytes from {}, got {range:?}", self.position)));
+            }
+            return Ok(Box::new(answer.body.into_reader()));
+        }
+        if length.is_some_and(|length| length != size) {
+            let length = length.unwrap_or(0);
+            return Err(self.error(&format!("it has {length} bytes, its descriptor says {size}")));
+        }
+        let mut reader = answer.body.into_reader();
+        let mut skip = (&mut reader).take(self.position);
+        io::copy(&mut skip, &mut io::sink())
+            .map_err(|e| RegistryError::new(&self.target.domain, &self.what, http::failure(e.into()).cause))?;
+        Ok(Box::new(reader))
+    }
+
+    fn error(&self, text: &str) -> RegistryError {
+        RegistryError::new(&self.target.domain, &self.what, Cause::Protocol(text.to_owned()))
+    }
+
+    /// After a break: waits, and opens again where it broke. Gives the error back once patience is at its end.
+    fn resume(&mut self, error: RegistryError) -> io::Result<()> {
+        self.body = None;
+        let http = &self.registry.inner.http;
+        if self.failures >= http.retries || self.resumptions >= MAX_RESUMPTIONS {
+            return Err(io::Error::other(error));
+        }
+        std::thread::sleep(http.pause(self.failures));
+        self.failures += 1;
+        self.resumptions += 1;
+        self.pace = Pace { since: Instant::now(), bytes: 0 };
+        self.body = Some(self.open().map_err(io::Error::other)?);
+        Ok(())
+    }
+
+    /// An error if the connection drips.
+    fn check_pace(&mut self, count: u64) -> Result<(), RegistryError> {
+        self.pace.bytes += count;
+        if self.pace.since.elapsed() < self.registry.inner.http.idle_timeout {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.pace, Pace { since: Instant::now(), bytes: 0 }).bytes;
+        if bytes >= MIN_PROGRESS_BYTES {
+            return Ok(());
+        }
+        let cause = Cause::Timeout(format!("only {bytes} bytes came"));
+        Err(RegistryError::new(&self.target.domain, &self.what, cause))
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let left = self.blob.size.saturating_sub(self.position);
+            if left == 0 || buffer.is_empty() {
+                self.body = None;
+                return Ok(0);
+            }
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let Some(body) = &mut self.body else {
+                self.body = Some(self.open().map_err(io::Error::other)?);
+                continue;
+            };
+            let outcome = match body.read(buffer.get_mut(..most).unwrap_or_default()) {
+                Ok(0) => Err(Cause::Connection(format!("the connection ended {left} bytes early"))),
+                Ok(count) => Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(http::failure(error.into()).cause),
+            };
+            let error = match outcome {
+                Ok(count) => {
+                    let bytes = u64::try_from(count).unwrap_or(0);
+                    self.position += bytes;
+                    match self.check_pace(bytes) {
+                        Ok(()) => {
+                            self.failures = 0;
+                            return Ok(count);
+                        }
+                        Err(error) => {
+                            self.resume(error)?;
+                            return Ok(count);
+                        }
+                    }
+                }
+                Err(cause) => RegistryError::new(&self.target.domain, &self.what, cause),
+            };
+            self.resume(error)?;
+        }
+    }
+}
+
+/// `bytes 5-9/10` → (5, Some(10)).
+fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let start = range.split_once('-')?.0.trim().parse().ok()?;
+    match total.trim() {
+        "*" => Some((start, None)),
+        total => Some((start, Some(total.parse().ok()?))),
+    }
+}
+
+fn shown(digest: &Digest) -> String {
+    format!("{}:{}", digest.algorithm(), digest.short())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+        for bad in ["", "bytes */10", "bytes 5/10", "5-9/10", "bytes x-9/10", "bytes 1-2/x"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_upload_at_the_same_host_stays_on_https() {
+        let from = Origin { https: true, authority: "r.io:5000".to_owned() };
+        let kept = |url: &str| keep_https(&from, url.parse().unwrap()).to_string();
+        assert_eq!(kept("http://r.io/v2/u?x=1"), "https://r.io:5000/v2/u?x=1");
+        assert_eq!(kept("http://evil.io/v2/u"), "http://evil.io/v2/u");
+        assert_eq!(kept("https://cdn.io/u"), "https://cdn.io/u");
+    }
+}
