@@ -1,1 +1,80 @@
 //! A container's life: create, start, exec, logs, stop; the monitor.
+//!
+//! An [`Engine`] is a typed door to one data root: requests in, results and streams out. It keeps nothing in memory
+//! between calls – the store and the containers' own files are the state – so any number of processes may each have one.
+#![allow(clippy::todo)]
+
+mod attach;
+mod create;
+mod error;
+mod exec;
+mod hidden;
+mod inspect;
+mod lifecycle;
+mod list;
+mod logs;
+mod spec;
+mod state;
+mod step;
+
+pub use attach::{AttachEvent, AttachOptions, Attached};
+pub use create::Created;
+pub use error::{EngineError, Result};
+pub use exec::{ExecHandle, ExecSpec};
+pub use hidden::hidden_mode;
+pub use lifecycle::{ExitStatus, Started, TopTable, WaitCondition};
+pub use list::{ContainerSummary, ListFilter};
+pub use logs::{LogEntry, LogOptions, LogReader, LogStream};
+pub use network::{PortRange, PortRequest, PortSpec, Protocol};
+pub use spec::{
+    ContainerSpec, DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE_BYTES, DeviceSpec, LogConfig, MountKind, MountSpec,
+    NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit,
+};
+pub use state::{ProcessId, State, Status};
+pub use step::{StepMount, StepRequest};
+
+use std::path::{Path, PathBuf};
+
+/// Where an engine keeps its things. Everything that comes from the environment is read by the command line's owner.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Images, layers, containers, volumes: `/var/lib/ctr`.
+    pub root: PathBuf,
+    /// Sockets and locks, gone after a reboot: `/run/ctr`.
+    pub state: PathBuf,
+}
+
+/// The data root of root's own engine: the only one whose bridge, table and cgroup have plain names.
+pub const DEFAULT_ROOT: &str = "/var/lib/ctr";
+/// The state folder that goes with it.
+pub const DEFAULT_STATE: &str = "/run/ctr";
+
+impl EngineConfig {
+    /// An engine in these two folders.
+    pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> EngineConfig {
+        EngineConfig { root: root.into(), state: state.into() }
+    }
+}
+
+/// A door to one data root.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+}
+
+impl Engine {
+    /// Opens the data root; its folders are made where missing. Cheap: nothing is scanned.
+    pub fn open(config: EngineConfig) -> Result<Engine> {
+        Ok(Engine { config })
+    }
+
+    /// What it was opened with.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// The data root.
+    pub fn root(&self) -> &Path {
+        &self.config.root
+    }
+}
