@@ -47,8 +47,8 @@ fn token(text: &str) -> (&str, &str) {
     text.split_at(end.unwrap_or(text.len()))
 }
 
-/// A token or a quoted string.
-fn parameter_value(text: &str) -> (String, &str) {
+/// A token or a quoted string, and what follows it.
+pub(crate) fn parameter_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
         let (value, rest) = text.split_at(end);

@@ -150,10 +150,10 @@ impl Credentials for CredentialFiles {
     fn get(&self, domain: &str, repository: &str) -> Result<Option<Credential>, CredentialError> {
         for path in self.paths.reading_order() {
             let file = AuthFile::read(&path)?;
-            if let Some(name) = file.helper_for(domain) {
-                if let Some(found) = helper::get(&self.paths.path, &name, key_of(domain))? {
-                    return Ok(Some(found));
-                }
+            if let Some(name) = file.helper_for(domain)
+                && let Some(found) = helper::get(&self.paths.path, &name, key_of(domain))?
+            {
+                return Ok(Some(found));
             }
             if let Some(found) = file.find(domain, repository, &path)? {
                 return Ok(Some(found));

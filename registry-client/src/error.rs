@@ -6,10 +6,10 @@ use std::fmt;
 /// A failed operation on a registry.
 #[derive(Debug)]
 pub struct RegistryError {
-    host: String,
-    what: String,
+    host: Box<str>,
+    what: Box<str>,
     cause: Cause,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
 }
 
 /// Why an operation failed.
@@ -65,12 +65,12 @@ pub enum Cause {
 
 impl RegistryError {
     pub(crate) fn new(host: &str, what: &str, cause: Cause) -> RegistryError {
-        let hint = hint(host, &cause);
-        RegistryError { host: host.to_owned(), what: what.to_owned(), cause, hint }
+        let hint = hint(host, &cause).map(String::into_boxed_str);
+        RegistryError { host: host.into(), what: what.into(), cause, hint }
     }
 
     pub(crate) fn with_hint(mut self, hint: String) -> RegistryError {
-        self.hint = Some(hint);
+        self.hint = Some(hint.into());
         self
     }
 

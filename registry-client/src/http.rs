@@ -2,6 +2,7 @@
 //! transient failure, and along redirects – which are followed here and not by the HTTP library, so that
 //! credentials stay with their origin and https never turns into http.
 
+use crate::challenge;
 use crate::tls::{TlsConnector, TlsError, Trust};
 use crate::url::{self, Origin};
 use crate::{Cause, ClientConfig, Resolve};
@@ -260,8 +261,9 @@ impl Http {
     fn note_warnings(&self, headers: &HeaderMap) {
         for value in headers.get_all(header::WARNING) {
             let Some(rest) = value.to_str().ok().and_then(|v| v.strip_prefix("299 ")) else { continue };
-            let text = rest.split_once('"').map_or(rest, |(_, quoted)| quoted.trim_end_matches('"'));
-            let text = crate::error::one_line(&text.replace("\\\"", "\""), 500);
+            // `299 agent "text"`
+            let quoted = rest.find('"').and_then(|at| rest.get(at..)).unwrap_or(rest);
+            let text = crate::error::one_line(&challenge::parameter_value(quoted).0, 500);
             let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
             if warnings.len() < MAX_WARNINGS && !warnings.contains(&text) {
                 warnings.push(text);

@@ -336,9 +336,10 @@ impl Inner {
     /// Whether an https request failed in a way that plain http may mend, on a host where it is allowed.
     fn may_be_http(&self, target: &Target, origin: &Origin, failure: &Failure) -> bool {
         let no_port = url::port_of(&target.host).is_none();
-        let unsettled = !self.https.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&target.host);
+        // Another thread may have found out in the meantime: then go with it.
+        let known = self.https.lock().unwrap_or_else(PoisonError::into_inner).get(&target.host).copied();
         origin.https
-            && unsettled
+            && known != Some(true)
             && (failure.not_tls || (failure.refused && no_port))
             && self.http.trust.allows_http(&origin.authority)
     }
