@@ -45,6 +45,12 @@ pub enum EngineError {
     /// The runtime.
     #[error(transparent)]
     Runtime(#[from] runtime::RuntimeError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] registry_client::RegistryError),
+    /// The files that logins are kept in.
+    #[error(transparent)]
+    Credentials(#[from] registry_client::CredentialError),
     /// A system call.
     #[error(transparent)]
     Call(#[from] linux::CallError),
@@ -72,7 +78,10 @@ impl EngineError {
 
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&str> {
-        None
+        match self {
+            EngineError::Registry(error) => error.hint(),
+            _ => None,
+        }
     }
 
     pub(crate) fn io(operation: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> EngineError {

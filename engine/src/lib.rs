@@ -9,6 +9,7 @@ mod create;
 mod error;
 mod exec;
 mod hidden;
+mod images;
 mod inspect;
 mod lifecycle;
 mod list;
@@ -22,6 +23,10 @@ pub use create::Created;
 pub use error::{EngineError, Result};
 pub use exec::{ExecHandle, ExecSpec};
 pub use hidden::hidden_mode;
+pub use images::{
+    LayerInfo, LoginRequest, PullEvent, PullRequest, PullState, Pulled, PushEvent, PushRequest, PushState, Pushed,
+    RegistrySettings,
+};
 pub use lifecycle::{ExitStatus, Started, TopTable, WaitCondition};
 pub use list::{ContainerSummary, ListFilter};
 pub use logs::{LogEntry, LogOptions, LogReader, LogStream};
@@ -42,6 +47,8 @@ pub struct EngineConfig {
     pub root: PathBuf,
     /// Sockets and locks, gone after a reboot: `/run/ctr`.
     pub state: PathBuf,
+    /// Where logins, certificates and proxies for registries come from.
+    pub registries: RegistrySettings,
 }
 
 /// The data root of root's own engine: the only one whose bridge, table and cgroup have plain names.
@@ -52,7 +59,7 @@ pub const DEFAULT_STATE: &str = "/run/ctr";
 impl EngineConfig {
     /// An engine in these two folders.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> EngineConfig {
-        EngineConfig { root: root.into(), state: state.into() }
+        EngineConfig { root: root.into(), state: state.into(), registries: RegistrySettings::default() }
     }
 }
 

@@ -1,0 +1,108 @@
+//! What the environment says about registries. The values are handed in: the engine reads no variables.
+
+use crate::Engine;
+use registry_client::{ClientConfig, CredentialFiles, CredentialPaths, Proxies, Registry, Resolve, TlsFiles};
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where certificates, proxies and logins come from.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrySettings {
+    /// Where logins are kept; `--authfile` goes in here.
+    pub credentials: CredentialPaths,
+    /// Certificate authorities.
+    pub tls: TlsFiles,
+    /// Proxies.
+    pub proxies: Proxies,
+    /// Registries (`host` or `host:port`) for which any certificate and plain http are accepted.
+    pub insecure: Vec<String>,
+}
+
+impl RegistrySettings {
+    /// Takes the values of the variables that docker, podman and OpenSSL know, by asking `variable` for each.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> RegistrySettings {
+        let filled = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let path = |name: &str| filled(name).map(PathBuf::from);
+        let text = |name: &str| filled(name).and_then(|value| value.into_string().ok());
+        let paths = |name: &str| filled(name).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default();
+        let home = path("HOME");
+        let config_home = path("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+        let mut certs_d: Vec<PathBuf> = config_home.iter().map(|dir| dir.join("containers/certs.d")).collect();
+        certs_d.extend(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from));
+        RegistrySettings {
+            credentials: CredentialPaths {
+                authfile: None,
+                registry_auth_file: path("REGISTRY_AUTH_FILE"),
+                xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+                xdg_config_home: path("XDG_CONFIG_HOME"),
+                docker_config: path("DOCKER_CONFIG"),
+                home,
+                path: paths("PATH"),
+            },
+            tls: TlsFiles { cert_file: path("SSL_CERT_FILE"), cert_dirs: paths("SSL_CERT_DIR"), certs_d },
+            // The lower-case names are the older ones and win, as in curl.
+            proxies: Proxies {
+                http: text("http_proxy").or_else(|| text("HTTP_PROXY")),
+                https: text("https_proxy").or_else(|| text("HTTPS_PROXY")),
+                no_proxy: text("no_proxy").or_else(|| text("NO_PROXY")),
+            },
+            insecure: Vec::new(),
+        }
+    }
+}
+
+/// Our own DNS client, as the registry client asks for names.
+struct HostNames;
+
+impl Resolve for HostNames {
+    fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let addresses = network::dns::resolve(host)?;
+        Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+}
+
+impl Engine {
+    /// The files that logins are kept in.
+    pub(super) fn credential_files(&self) -> CredentialFiles {
+        CredentialFiles::new(self.config().registries.credentials.clone())
+    }
+
+    /// A client for one operation; it connects to nothing yet.
+    pub(super) fn registry(&self, tls_verify: bool) -> Registry {
+        let settings = &self.config().registries;
+        Registry::new(ClientConfig {
+            credentials: Arc::new(self.credential_files()),
+            tls_verify,
+            insecure: settings.insecure.clone(),
+            tls: settings.tls.clone(),
+            proxies: settings.proxies.clone(),
+            ..ClientConfig::new(Arc::new(HostNames))
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_become_settings() {
+        let settings = RegistrySettings::from_variables(|name| match name {
+            "HOME" => Some("/home/me".into()),
+            "SSL_CERT_DIR" => Some("/a:/b".into()),
+            "HTTPS_PROXY" => Some("http://big:1".into()),
+            "https_proxy" => Some("http://small:1".into()),
+            "NO_PROXY" | "DOCKER_CONFIG" => Some("".into()),
+            _ => None,
+        });
+        assert_eq!(settings.tls.certs_d[0], PathBuf::from("/home/me/.config/containers/certs.d"));
+        assert_eq!(settings.tls.cert_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(settings.proxies.https.unwrap(), "http://small:1");
+        assert_eq!(settings.proxies.no_proxy, None, "empty is unset");
+        assert_eq!(settings.credentials.docker_config, None);
+    }
+}
