@@ -3,10 +3,12 @@
 pub mod capability;
 pub mod error;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 pub mod pty;
 pub mod resolve;
 pub mod seccomp;
 pub mod selfexe;
+pub mod socket;
 
 pub use error::CallError;
