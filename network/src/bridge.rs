@@ -3,9 +3,19 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use linux::netlink::{Message, NetlinkError, Socket};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{NetworkError, Result, during};
+use crate::link::{self, Route};
+use crate::{endpoint, namespace, table};
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+/// The longest interface name: IFNAMSIZ without its NUL.
+const MAX_INTERFACE_NAME: usize = 15;
+/// Far below NFT_NAME_MAXLEN (256); ours are short.
+const MAX_TABLE_NAME: usize = 64;
 
 /// A bridge network: one bridge, one subnet, one place in the root's nftables table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,30 +37,209 @@ pub struct BridgeNetwork {
 impl BridgeNetwork {
     /// The default network of a root. `tag` is empty for the default root, else six hex digits of its hash.
     pub fn default_for(tag: &str, subnet: Ipv4Net) -> BridgeNetwork {
-        todo!("{tag}{subnet}")
+        // "ctr" in the upper bytes keeps clear of the small numbers that policy routing is usually done with; the tag
+        // sets roots apart (a collision of the lower bytes would only let a stale element of the one serve the other's port).
+        let low = if tag.is_empty() { 0 } else { u32::from_str_radix(tag, 16).unwrap_or(0) & 0xff_ffff | 1 };
+        let (bridge, table) = match tag {
+            "" => ("ctr0".to_owned(), "ctr".to_owned()),
+            tag => (format!("ctr-{tag}"), format!("ctr_{tag}")),
+        };
+        let gateway = first_host(subnet);
+        BridgeNetwork { name: "bridge".to_owned(), bridge, table, subnet, gateway, mark: 0x6300_0000 | low }
     }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |what, name: &str, reason| NetworkError::InvalidName { what, name: name.to_owned(), reason };
+        let ok = |name: &str, max| {
+            let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            (1..=max).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
+        };
+        if !ok(&self.bridge, MAX_INTERFACE_NAME) {
+            return Err(invalid("bridge name", &self.bridge, "expected 1 to 15 of a-z A-Z 0-9 - _ ."));
+        }
+        if !ok(&self.table, MAX_TABLE_NAME) {
+            return Err(invalid("table name", &self.table, "expected 1 to 64 of a-z A-Z 0-9 - _ ."));
+        }
+        if !self.subnet.contains(&self.gateway) {
+            return Err(invalid("gateway", &self.gateway.to_string(), "not an address of the network's subnet"));
+        }
+        Ok(())
+    }
+}
+
+/// The first address of a subnet that a host may have: the gateway's.
+fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
+    subnet.hosts().next().unwrap_or(subnet.network())
 }
 
 /// Makes sure that the network stands: bridge up with its address and the MTU of the default route's interface,
 /// IPv4 forwarding, the table with its chains, maps and masquerading. Does nothing (in some 0.1 ms) where it
 /// stands already; safe when any number of processes do it at once. Returns warnings, only where it set something up.
 pub fn ensure(network: &BridgeNetwork) -> Result<Vec<String>> {
-    todo!("{network:?}")
+    let failed = || format!("set up network {} (bridge {})", network.name, network.bridge);
+    let mut route = Socket::route().map_err(during(failed))?;
+    let mut filter = Socket::netfilter().map_err(during(failed))?;
+    if stands(&mut route, &mut filter, network).map_err(during(failed))? && forwarding_is_on() {
+        return Ok(Vec::new());
+    }
+    network.check()?;
+    make_bridge(&mut route, network)?;
+    table::create(&mut filter, &network.table, network.mark)
+        .and_then(|()| table::add_bridge(&mut filter, &network.table, &network.bridge))
+        .map_err(during(|| format!("set up nftables table {} (is nf_tables in this kernel?)", network.table)))?;
+    // Last, when the table protects what becomes reachable by it.
+    if !forwarding_is_on() {
+        namespace::write_setting(FORWARDING, "1")?;
+    }
+    warnings(&mut filter, network)
+}
+
+fn stands(route: &mut Socket, filter: &mut Socket, network: &BridgeNetwork) -> Result<bool, NetlinkError> {
+    let up = link::find(route, &network.bridge)?.is_some_and(|bridge| bridge.up);
+    Ok(up && table::has_bridge(filter, &network.table, &network.bridge)?)
+}
+
+fn forwarding_is_on() -> bool {
+    std::fs::read(FORWARDING).is_ok_and(|text| text.first() == Some(&b'1'))
+}
+
+/// Creates the bridge, gives it its address, brings it up: each step finds that another process has done it, or does it.
+fn make_bridge(socket: &mut Socket, network: &BridgeNetwork) -> Result<()> {
+    let name = &network.bridge;
+    let failed = |what: &str| format!("{what} bridge {name} (network {}, {})", network.name, network.subnet);
+    let bridge = match link::find(socket, name).map_err(during(|| failed("look for")))? {
+        Some(bridge) => bridge,
+        None => {
+            let mtu = uplink_mtu(socket).map_err(during(|| failed("find the MTU for")))?;
+            let create = link::new_bridge(name, endpoint::mac_address(network.gateway), mtu);
+            fine_if_exists(socket.request(&mut [create])).map_err(during(|| failed("create")))?;
+            link::find(socket, name)
+                .and_then(|found| found.ok_or(NetlinkError::Refused { index: 0, errno: Errno::NODEV }))
+                .map_err(during(|| failed("create")))?
+        }
+    };
+    // The address goes first: a bridge that is up counts as ready.
+    let request = |socket: &mut Socket, message: Message| fine_if_exists(socket.request(&mut [message]));
+    request(socket, link::new_address(bridge.index, network.gateway, network.subnet))
+        .map_err(during(|| failed("give its address to")))?;
+    request(socket, link::set_index_up(bridge.index)).map_err(during(|| failed("bring up")))
+}
+
+fn fine_if_exists(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    match result {
+        Err(error) if error.errno() == Some(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// The MTU of the interface that the default route leaves by: a container's larger packets would need to be split, or
+/// – where the way back of "too big" messages is filtered – would vanish. None without a default route.
+fn uplink_mtu(socket: &mut Socket) -> Result<Option<u32>, NetlinkError> {
+    let routes = link::routes(socket)?;
+    let is_default = |route: &&Route| route.main && route.destination.prefix_len() == 0;
+    let best = routes.iter().filter(is_default).min_by_key(|route| route.priority);
+    match best.and_then(|route| route.interface) {
+        Some(index) => Ok(link::find_index(socket, index)?.map(|link| link.mtu)),
+        None => Ok(None),
+    }
 }
 
 /// The first subnet of docker's pool (172.17/16 – 172.31/16, then 192.168.0/20 – 192.168.240/20) that collides neither with
 /// `taken` (the subnets of our other networks) nor with a route of this host.
 pub fn choose_subnet(taken: &[Ipv4Net]) -> Result<Ipv4Net> {
-    todo!("{taken:?}")
+    let routes = Socket::route()
+        .and_then(|mut socket| link::routes(&mut socket))
+        .map_err(during(|| "list the host's routes".to_owned()))?;
+    // Half-internet routes (0.0.0.0/1, as VPNs set them) are defaults, not somebody's subnet.
+    let routed = routes.into_iter().map(|route| route.destination).filter(|destination| destination.prefix_len() > 4);
+    let taken: Vec<Ipv4Net> = taken.iter().copied().chain(routed).collect();
+    first_free(&taken).ok_or(NetworkError::NoSubnet)
+}
+
+fn first_free(taken: &[Ipv4Net]) -> Option<Ipv4Net> {
+    let large = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
+    let small = (0..16).map(|block| (Ipv4Addr::new(192, 168, block * 16, 0), 20));
+    let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(&b.network()) || b.contains(&a.network());
+    large
+        .chain(small)
+        .filter_map(|(address, len)| Ipv4Net::new(address, len).ok())
+        .find(|candidate| !taken.iter().any(|other| overlap(candidate, other)))
 }
 
 /// What in somebody else's firewall keeps our containers from being reached: a forward chain that drops.
 /// Our own accept cannot override it (every table's chain must let a packet pass), so users are told.
 pub fn forward_warnings(network: &BridgeNetwork) -> Result<Vec<String>> {
-    todo!("{network:?}")
+    let mut filter = Socket::netfilter().map_err(during(|| "list the firewall's chains".to_owned()))?;
+    warnings(&mut filter, network)
+}
+
+fn warnings(filter: &mut Socket, network: &BridgeNetwork) -> Result<Vec<String>> {
+    let drops =
+        table::foreign_drops(filter, &network.table).map_err(during(|| "list the firewall's chains".to_owned()))?;
+    let bridge = &network.bridge;
+    Ok(drops
+        .into_iter()
+        .map(|drop| {
+            let (family, table, chain) = (drop.family, drop.table, drop.chain);
+            format!(
+                "the firewall's chain `{family} {table} {chain}` drops forwarded packets, which cuts containers off \
+                 the network: allow bridge {bridge} there (nft insert rule {family} {table} {chain} iifname {bridge} accept; \
+                 nft insert rule {family} {table} {chain} oifname {bridge} accept)"
+            )
+        })
+        .collect())
 }
 
 /// Removes the bridge, and – when `table` says so: the root's last network goes – the nftables table. What is gone already is fine.
 pub fn remove(network: &BridgeNetwork, table: bool) -> Result<()> {
-    todo!("{network:?}{table}")
+    let failed = || format!("remove network {} (bridge {})", network.name, network.bridge);
+    let mut route = Socket::route().map_err(during(failed))?;
+    match route.request(&mut [link::delete(&network.bridge)]) {
+        Err(error) if error.errno() == Some(Errno::NODEV) => {}
+        other => other.map_err(during(failed))?,
+    }
+    let mut filter = Socket::netfilter().map_err(during(failed))?;
+    match table {
+        true => table::delete(&mut filter, &network.table),
+        false => table::delete_bridge(&mut filter, &network.table, &network.bridge),
+    }
+    .map_err(during(failed))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn subnets_of_the_pool_are_taken_in_order_and_never_overlap() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Ipv4Net>>();
+        let free = |texts: &[&str]| first_free(&nets(texts)).map(|net| net.to_string());
+        assert_eq!(free(&[]).unwrap(), "172.17.0.0/16");
+        assert_eq!(free(&["172.17.0.0/16", "172.18.3.4/32"]).unwrap(), "172.19.0.0/16");
+        assert_eq!(free(&["172.16.0.0/12"]).unwrap(), "192.168.0.0/20");
+        assert_eq!(free(&["172.16.0.0/12", "192.168.1.0/24"]).unwrap(), "192.168.16.0/20");
+        assert_eq!(free(&["172.0.0.0/8", "192.168.0.0/16"]), None);
+    }
+
+    #[test]
+    fn roots_have_their_own_names() {
+        let subnet = "172.17.0.0/16".parse().unwrap();
+        let default = BridgeNetwork::default_for("", subnet);
+        assert_eq!((&default.bridge[..], &default.table[..], default.mark), ("ctr0", "ctr", 0x6300_0000));
+        assert_eq!(default.gateway, Ipv4Addr::new(172, 17, 0, 1));
+        let other = BridgeNetwork::default_for("ab12cd", subnet);
+        assert_eq!((&other.bridge[..], &other.table[..]), ("ctr-ab12cd", "ctr_ab12cd"));
+        assert_ne!(other.mark, default.mark);
+        other.check().unwrap();
+    }
+
+    #[test]
+    fn names_that_the_kernel_would_take_for_something_else_are_refused() {
+        let good = BridgeNetwork::default_for("", "172.17.0.0/16".parse().unwrap());
+        for bridge in ["", "a/b", "0123456789abcdef", "..", "a b", "a%d", "a\n"] {
+            assert!(BridgeNetwork { bridge: bridge.to_owned(), ..good.clone() }.check().is_err(), "{bridge:?}");
+        }
+        assert!(BridgeNetwork { gateway: Ipv4Addr::new(10, 0, 0, 1), ..good.clone() }.check().is_err());
+    }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 /// The result of everything that talks to the kernel here.
-pub type Result<T> = std::result::Result<T, NetworkError>;
+pub type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
 /// Why a network could not be set up, joined or published on.
 #[derive(Debug, thiserror::Error)]
@@ -70,4 +70,9 @@ fn host(address: Option<IpAddr>) -> String {
         Some(IpAddr::V4(address)) => address.to_string(),
         Some(IpAddr::V6(address)) => format!("[{address}]"),
     }
+}
+
+/// Turns an error of the kernel into ours, naming the operation.
+pub(crate) fn during<E: Into<io::Error>>(operation: impl FnOnce() -> String) -> impl FnOnce(E) -> NetworkError {
+    move |source| NetworkError::Kernel { operation: operation(), source: source.into() }
 }

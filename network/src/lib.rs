@@ -19,9 +19,14 @@ pub mod dns;
 mod endpoint;
 mod error;
 mod files;
+mod link;
+mod namespace;
+mod nft;
 mod ports;
 pub mod proxy;
 mod publish;
+mod random;
+mod table;
 
 pub use bridge::{BridgeNetwork, choose_subnet, ensure, forward_warnings, remove};
 pub use endpoint::{Endpoint, connect, mac_address, new_namespace};
