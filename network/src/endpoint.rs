@@ -64,6 +64,7 @@ pub fn connect(namespace: BorrowedFd<'_>, network: &BridgeNetwork, endpoint: &En
     inside
         .request(&mut [
             link::new_address(index, endpoint.address, network.subnet),
+            link::set_index_up(index),
             link::default_route(index, network.gateway),
         ])
         .map_err(during(|| failed("give the address and default route")))

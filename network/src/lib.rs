@@ -15,6 +15,7 @@
 #![allow(clippy::todo)]
 
 mod bridge;
+mod conntrack;
 pub mod dns;
 mod endpoint;
 mod error;

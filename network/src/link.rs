@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use linux::netlink::{CREATE, DUMP, EXCLUSIVE, Message, NetlinkError, Socket, attribute, text};
+use linux::netlink::{CREATE, DUMP, EXCLUSIVE, Message, NetlinkError, Socket, attribute};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -126,7 +126,8 @@ pub(crate) fn new_bridge(name: &str, mac: [u8; 6], mtu: Option<u32>) -> Message 
     message
 }
 
-/// A veth pair: one end here (down), the other, `inside_name`, up in the namespace.
+/// A veth pair: one end here, the other, `inside_name`, in the namespace; both down (an end cannot come up before
+/// the pair is complete: ENOTCONN).
 pub(crate) struct Veth<'a> {
     pub(crate) name: &'a str,
     pub(crate) master: u32,
@@ -144,7 +145,7 @@ pub(crate) fn new_veth(veth: &Veth<'_>) -> Message {
     message.nest(IFLA_LINKINFO, |info| {
         info.put_str(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
             data.nest(VETH_INFO_PEER, |peer| {
-                peer.append(&link_header(0, true))
+                peer.append(&link_header(0, false))
                     .put_str(IFLA_IFNAME, veth.inside_name)
                     .put(IFLA_ADDRESS, &veth.inside_mac)
                     .put_u32(IFLA_MTU, veth.mtu)
@@ -254,12 +255,13 @@ pub(crate) fn addresses(socket: &mut Socket) -> Result<Vec<Ipv4Addr>, NetlinkErr
 
 /// The names of all interfaces.
 #[cfg_attr(not(test), allow(dead_code))]
+#[cfg(test)]
 pub(crate) fn names(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
     let mut found = Vec::new();
     let message = Message::new(RTM_GETLINK, DUMP, &[AF_UNSPEC; LINK_HEADER]);
     socket.get(message, |answer| {
         let attributes = answer.payload.get(LINK_HEADER..).unwrap_or_default();
-        found.extend(attribute(attributes, IFLA_IFNAME).and_then(text).map(str::to_owned));
+        found.extend(attribute(attributes, IFLA_IFNAME).and_then(linux::netlink::text).map(str::to_owned));
     })?;
     Ok(found)
 }

@@ -101,7 +101,9 @@ pub(crate) struct Set {
     /// nft's numbers of the key's types, six bits each.
     pub(crate) key_type: u32,
     pub(crate) key_len: u32,
-    /// The same of a map's data.
+    /// The key is a number or text in the host's byte order, so nft shows it right.
+    pub(crate) host_order: bool,
+    /// The type and length of a map's data.
     pub(crate) data: Option<(u32, u32)>,
 }
 
@@ -115,6 +117,10 @@ pub(crate) fn new_set(table: &str, set: &Set, id: u32) -> Message {
         message.put_be32(6, kind).put_be32(7, len);
     }
     message.put_be32(10, id);
+    if set.host_order {
+        // For `nft list ruleset` alone: NFTNL_UDATA_SET_KEYBYTEORDER (type 0, 4 bytes), 1 for the host's.
+        message.put(13, &[0, 4, 1, 0, 0, 0]);
+    }
     message
 }
 
@@ -158,14 +164,7 @@ pub(crate) fn get_element(table: &str, set: &str, key: &[u8]) -> Message {
     element_message(GETSETELEM, 0, table, set, &Element { key: key.to_vec(), data: None })
 }
 
-/// Lists a set's elements.
-pub(crate) fn list_elements(table: &str, set: &str) -> Message {
-    let mut message = message(GETSETELEM, linux::netlink::DUMP);
-    message.put_str(1, table).put_str(2, set);
-    message
-}
-
-/// Reads the elements of an answer to the two above.
+/// Reads the elements of the answer.
 pub(crate) fn elements(payload: &[u8]) -> Vec<Element> {
     use linux::netlink::{attribute, attributes};
     let list = attribute(payload.get(HEADER..).unwrap_or_default(), 3).unwrap_or_default();
@@ -298,15 +297,6 @@ impl Expressions<'_> {
     pub(crate) fn dnat(&mut self, address: u32, port: u32) -> &mut Self {
         self.put("nat", |m| {
             m.put_be32(1, 1).put_be32(2, u32::from(IPV4)).put_be32(3, address).put_be32(5, port);
-        })
-    }
-
-    /// Sets a register.
-    pub(crate) fn immediate(&mut self, register: u32, value: &[u8]) -> &mut Self {
-        self.put("immediate", |m| {
-            m.put_be32(1, register).nest(2, |data| {
-                data.put(1, value);
-            });
         })
     }
 

@@ -57,13 +57,20 @@ const TARGET: (u32, u32) = ((TYPE_IPV4 << TYPE_BITS) | TYPE_PORT, 8);
 
 /// The sets; one's position + 1 is its id within the transaction.
 const SETS: [Set; 4] = [
-    Set { name: BRIDGES, key_type: TYPE_IFNAME, key_len: 16, data: None },
-    Set { name: PAIRS, key_type: (TYPE_IFNAME << TYPE_BITS) | TYPE_IFNAME, key_len: 32, data: None },
-    Set { name: PUBLISHED, key_type: (TYPE_PROTOCOL << TYPE_BITS) | TYPE_PORT, key_len: 8, data: Some(TARGET) },
+    Set { name: BRIDGES, key_type: TYPE_IFNAME, key_len: 16, host_order: true, data: None },
+    Set { name: PAIRS, key_type: (TYPE_IFNAME << TYPE_BITS) | TYPE_IFNAME, key_len: 32, host_order: false, data: None },
+    Set {
+        name: PUBLISHED,
+        key_type: (TYPE_PROTOCOL << TYPE_BITS) | TYPE_PORT,
+        key_len: 8,
+        host_order: false,
+        data: Some(TARGET),
+    },
     Set {
         name: PUBLISHED_ON,
         key_type: (TYPE_IPV4 << (2 * TYPE_BITS)) | (TYPE_PROTOCOL << TYPE_BITS) | TYPE_PORT,
         key_len: 12,
+        host_order: false,
         data: Some(TARGET),
     },
 ];
@@ -159,6 +166,7 @@ fn dnat_rules(table: &str) -> Vec<Message> {
         table,
         "dnat_on",
         &[&|rule| {
+            rule.meta(Meta::Family, R1).equal(R1, &FAMILY_IPV4);
             rule.payload(NETWORK_HEADER, 16, 4, R1).meta(Meta::Protocol, R1_1).payload(TRANSPORT_HEADER, 2, 2, R1_2);
             rule.map(PUBLISHED_ON, PUBLISHED_ON_ID, R1).dnat(R1, R1_1);
         }],

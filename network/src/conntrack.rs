@@ -1,0 +1,82 @@
+//! Connection tracking: forgetting UDP flows.
+//!
+//! A UDP flow's first packet decides where all later ones go, for as long as they keep coming. So a flow that began before
+//! a port was published (or that goes to a container that is gone) must be forgotten, or it never reaches the new one.
+
+use std::net::Ipv4Addr;
+
+use linux::netlink::{Message, NetlinkError, Socket};
+use rustix::io::Errno;
+
+use crate::ports::Protocol;
+use crate::table::protocol_number;
+
+const DELETE: u16 = (1 << 8) | 2;
+const IPV4: u8 = 2;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+const FLAG_IP_SRC: u32 = 1;
+const FLAG_IP_DST: u32 = 1 << 1;
+const FLAG_PROTO_NUM: u32 = 1 << 3;
+const FLAG_PROTO_SRC_PORT: u32 = 1 << 4;
+const FLAG_PROTO_DST_PORT: u32 = 1 << 5;
+
+fn delete() -> Message {
+    Message::new(DELETE, 0, &[IPV4, 0, 0, 0])
+}
+
+/// Forgets the UDP flows to a port of the host, by one of its addresses.
+pub(crate) fn forget_to(socket: &mut Socket, address: Ipv4Addr, port: u16) -> Result<(), NetlinkError> {
+    let mut message = delete();
+    message.nest(CTA_TUPLE_ORIG, |tuple| {
+        tuple.nest(CTA_TUPLE_IP, |ip| {
+            ip.put(CTA_IP_V4_DST, &address.octets());
+        });
+        tuple.nest(CTA_TUPLE_PROTO, |proto| {
+            proto.put(CTA_PROTO_NUM, &[protocol_number(Protocol::Udp)]).put(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+        });
+    });
+    message.nest(CTA_FILTER, |filter| {
+        filter.put_u32(CTA_FILTER_ORIG_FLAGS, FLAG_IP_DST | FLAG_PROTO_NUM | FLAG_PROTO_DST_PORT);
+        filter.put_u32(CTA_FILTER_REPLY_FLAGS, 0);
+    });
+    request(socket, message)
+}
+
+/// Forgets the UDP flows that a container's port answers.
+pub(crate) fn forget_from(socket: &mut Socket, container: Ipv4Addr, port: u16) -> Result<(), NetlinkError> {
+    let mut message = delete();
+    message.nest(CTA_TUPLE_REPLY, |tuple| {
+        tuple.nest(CTA_TUPLE_IP, |ip| {
+            ip.put(CTA_IP_V4_SRC, &container.octets());
+        });
+        tuple.nest(CTA_TUPLE_PROTO, |proto| {
+            proto.put(CTA_PROTO_NUM, &[protocol_number(Protocol::Udp)]).put(CTA_PROTO_SRC_PORT, &port.to_be_bytes());
+        });
+    });
+    message.nest(CTA_FILTER, |filter| {
+        filter.put_u32(CTA_FILTER_ORIG_FLAGS, 0);
+        filter.put_u32(CTA_FILTER_REPLY_FLAGS, FLAG_IP_SRC | FLAG_PROTO_NUM | FLAG_PROTO_SRC_PORT);
+    });
+    request(socket, message)
+}
+
+fn request(socket: &mut Socket, message: Message) -> Result<(), NetlinkError> {
+    match socket.request(&mut [message]) {
+        // No such flow.
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
