@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod error;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod process;
@@ -9,6 +10,9 @@ pub mod pty;
 pub mod resolve;
 pub mod seccomp;
 pub mod selfexe;
+pub mod signal;
 pub mod socket;
+pub mod spawn;
+pub mod terminal;
 
 pub use error::CallError;
