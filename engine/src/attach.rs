@@ -144,7 +144,9 @@ impl Attached {
     fn send(&self, socket: &OwnedFd, kind: FrameKind, payload: &[u8]) -> Result<()> {
         match protocol::write_all(socket.as_fd(), &protocol::frame(kind, payload)) {
             // The program has ended meanwhile; the exit is on its way.
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => Ok(()),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => {
+                Ok(())
+            }
             Err(e) => Err(EngineError::io("write to", "the container's monitor", e)),
             Ok(()) => Ok(()),
         }

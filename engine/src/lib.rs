@@ -14,6 +14,7 @@ mod inspect;
 mod lifecycle;
 mod list;
 mod logs;
+mod protocol;
 mod spec;
 mod state;
 mod step;
