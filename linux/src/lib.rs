@@ -1,5 +1,6 @@
 //! Every unsafe block and raw system call of ctr, as small safe functions with named errors.
 
+pub mod bpf;
 pub mod capability;
 pub mod error;
 pub mod memory;

@@ -107,6 +107,12 @@ pub fn fork_into(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Resu
     if thread_count()? != 1 {
         return Err(CallError::new("clone3", "of a process with threads", Errno::BUSY));
     }
+    fork_again(namespaces, cgroup)
+}
+
+/// As [`fork_into`], for a process that itself came out of it and started no thread since (where there may be no
+/// /proc to count them in).
+pub fn fork_again(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, CallError> {
     let mut pidfd: c_int = -1;
     let mut args = CloneArgs {
         flags: namespaces.0 | CLONE_PIDFD,
@@ -119,7 +125,7 @@ pub fn fork_into(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Resu
         args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
     }
     // SAFETY: args is a valid clone_args of the size given, without CLONE_VM or a stack: a plain fork. The
-    // process has one thread (checked above), so no lock can be held by a thread the child lacks.
+    // process has one thread (the callers see to it), so no lock can be held by a thread the child lacks.
     let answer = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
     match answer {
         -1 => Err(CallError::last("clone3", "")),
@@ -165,6 +171,31 @@ pub fn close_on_exec_from(first: u32) -> Result<(), CallError> {
         -1 => Err(CallError::last("close_range", "")),
         _ => Ok(()),
     }
+}
+
+/// Closes every descriptor: for a process that goes on without any, its owned ones included.
+pub fn close_all() {
+    // SAFETY: descriptors are closed under their owners, which the caller's contract excludes from further use.
+    unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0) };
+}
+
+/// Puts descriptors at `first`, `first + 1` … for the program about to be executed, over whatever stood there, except for
+/// `keep`, which is moved out of the way and returned.
+pub fn place_descriptors(descriptors: &[OwnedFd], first: u32, keep: BorrowedFd<'_>) -> Result<OwnedFd, CallError> {
+    let at = |errno| CallError::new("dup", "", errno);
+    let first = c_int::try_from(first).map_err(|_| at(Errno::BADF))?;
+    let above =
+        c_int::try_from(descriptors.len()).ok().and_then(|n| first.checked_add(n)).ok_or_else(|| at(Errno::BADF))?;
+    let moved = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, above).map_err(at);
+    let keep = moved(keep)?;
+    let sources: Vec<OwnedFd> = descriptors.iter().map(|fd| moved(fd.as_fd())).collect::<Result<_, _>>()?;
+    for (source, target) in sources.iter().zip(first..) {
+        // SAFETY: dup2 onto a descriptor of this process: the program about to be executed is its new owner.
+        if unsafe { libc::dup2(source.as_raw_fd(), target) } < 0 {
+            return Err(CallError::last("dup2", target.to_string()));
+        }
+    }
+    Ok(keep)
 }
 
 /// Executes a program. Returns only on failure.

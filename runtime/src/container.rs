@@ -1,17 +1,25 @@
-//! Making a container.
+//! Making a container: the caller's side. The other is [`crate::init`].
 
-use crate::{Cgroup, RuntimeError};
-use oci_spec::runtime::Spec;
-use rustix::process::{Pid, Signal};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use crate::cgroup::{Folder, Membership};
+use crate::channel::{self, FromInit, ToInit};
+use crate::mount_options::{self, MountOptions};
+use crate::process::ProcessPlan;
+use crate::{Cgroup, RuntimeError, hooks, init, sysctl};
+use linux::process::{Forked, Namespaces};
+use linux::{CallError, mount, resolve};
+use oci_spec::runtime::{Hook, Linux, LinuxDevice, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+use rustix::fs::OFlags;
+use rustix::process::{DumpableBehavior, Pid, Signal};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// Where the container's root comes from.
 #[derive(Debug)]
 pub enum Root {
     /// A detached mount ([`linux::mount::overlay`]); attached in the container's own mount namespace alone.
     Mounted(OwnedFd),
-    /// A folder; bind-mounted over itself in the container's mount namespace.
+    /// A folder; bind-mounted in the container's mount namespace.
     Path(PathBuf),
 }
 
@@ -79,8 +87,7 @@ pub struct CreateRequest<'a> {
     pub extra_fds: Vec<OwnedFd>,
 }
 
-/// A container that is set up and waits for [`Created::start`]. Dropping it un-started leaves the init to
-/// notice and exit.
+/// A container that is set up and waits for [`Created::start`]. Dropping it un-started makes the init notice and exit.
 #[derive(Debug)]
 pub struct Created {
     /// The init's pid in the caller's pid namespace. The init is a child of the caller, which reaps it.
@@ -96,28 +103,374 @@ pub struct Created {
     channel: Option<OwnedFd>,
 }
 
+/// The request, worked out: all that can be known to be wrong is found before anything is made.
+pub(crate) struct Plan<'a> {
+    pub(crate) root: Root,
+    pub(crate) root_read_only: bool,
+    pub(crate) propagation: (u64, bool),
+    pub(crate) stdio: Stdio,
+    pub(crate) netns: Option<BorrowedFd<'a>>,
+    pub(crate) created: Namespaces,
+    pub(crate) new_cgroup_namespace: bool,
+    pub(crate) joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
+    pub(crate) in_user_namespace: bool,
+    pub(crate) mounts: Vec<(Mount, MountOptions)>,
+    pub(crate) mount_sources: Vec<MountSource>,
+    pub(crate) devices: &'a [LinuxDevice],
+    pub(crate) dev_is_bound: bool,
+    pub(crate) masked_paths: &'a [String],
+    pub(crate) read_only_paths: &'a [String],
+    pub(crate) sysctls: Vec<(&'a str, PathBuf, &'a str)>,
+    pub(crate) hostname: Option<&'a str>,
+    pub(crate) domainname: Option<&'a str>,
+    pub(crate) process: ProcessPlan,
+    pub(crate) membership: Membership,
+    pub(crate) cgroup_folders: &'a [Folder],
+    pub(crate) die_with_parent: bool,
+    pub(crate) reaper: bool,
+    pub(crate) extra_fds: Vec<OwnedFd>,
+    pub(crate) new_keyring: bool,
+    pub(crate) keyring_name: CString,
+    pub(crate) has_runtime_hooks: bool,
+    pub(crate) start_hooks: &'a [Hook],
+    pub(crate) hook_state: &'a [u8],
+}
+
 /// Sets a container up. Single-threaded callers only. Nothing is left behind when it fails.
 pub fn create(request: CreateRequest<'_>) -> Result<Created, RuntimeError> {
-    let _ = request;
-    todo!()
+    let threads = linux::process::thread_count()?;
+    if threads != 1 {
+        return Err(RuntimeError::Threads(threads));
+    }
+    let mut warnings = Vec::new();
+    let cgroup = match &request.cgroup {
+        CgroupRequest::Inherit => Cgroup::inherited(),
+        CgroupRequest::Path(path) => {
+            let resources = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+            Cgroup::create(path, resources, &mut warnings)?
+        }
+    };
+    match create_in(request, cgroup.clone(), warnings) {
+        Ok(created) => Ok(created),
+        Err(error) => {
+            // The first error is the one to tell; a folder that stays is empty and taken over by the next attempt.
+            let _removed = cgroup.remove();
+            Err(error)
+        }
+    }
+}
+
+fn create_in(request: CreateRequest<'_>, cgroup: Cgroup, mut warnings: Vec<String>) -> Result<Created, RuntimeError> {
+    let spec = request.spec;
+    let id = request.id.to_owned();
+    let hooks_of = |pick: fn(&oci_spec::runtime::Hooks) -> &Option<Vec<Hook>>| {
+        spec.hooks().as_ref().and_then(|hooks| pick(hooks).as_deref()).unwrap_or_default()
+    };
+    #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
+    let runtime_hooks = [hooks_of(|h| h.prestart()), hooks_of(|h| h.create_runtime())];
+    let hook_state = state_for_hooks(&id, spec, None);
+    let plan = plan(request, &cgroup, &mut warnings, &hook_state)?;
+    let created = plan.created;
+    let pid_namespace = plan.joined.iter().find(|(kind, ..)| *kind == Namespaces::PID).map(|(.., fd)| fd.try_clone());
+    let pid_namespace = pid_namespace.transpose().map_err(|e| RuntimeError::file("dup", "the pid namespace", e))?;
+    let (ours, theirs) = channel::pair()?;
+    let (pid, pidfd) = fork_init(plan, theirs, pid_namespace)?;
+    let mut maker = Maker { channel: ours, pidfd, pid };
+    let ready = maker.accompany(created, spec, |pid| {
+        let state = state_for_hooks(&id, spec, Some(pid));
+        runtime_hooks.iter().try_for_each(|hooks| hooks::run(hooks, &state)).map_err(RuntimeError::Init)
+    });
+    match ready {
+        Ok((console, more)) => {
+            warnings.extend(more);
+            let Maker { channel, pidfd, pid } = maker;
+            Ok(Created { pid, pidfd, console, cgroup, warnings, channel: Some(channel) })
+        }
+        Err(error) => {
+            end(maker.pidfd.as_fd());
+            Err(error)
+        }
+    }
+}
+
+/// Kills and reaps a child that must not go on.
+pub(crate) fn end(pidfd: BorrowedFd<'_>) {
+    // Already dead is as good.
+    let _killed = linux::process::send_signal(pidfd, Signal::KILL.as_raw());
+    let _reaped = linux::process::reap(pidfd);
+}
+
+/// Forks the init. Before it, this process stops being dumpable: from its first instruction in the container's pid namespace
+/// nobody there may look into the child.
+fn fork_init(plan: Plan<'_>, channel: OwnedFd, pid_namespace: Option<OwnedFd>) -> Result<(Pid, OwnedFd), RuntimeError> {
+    let created = plan.created;
+    let forked = in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), || {
+        linux::process::fork_into(created, plan.membership.v2())
+    })?;
+    match forked {
+        Forked::Child => init::run(plan, channel),
+        Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+    }
+}
+
+/// Runs a fork whose child is born non-dumpable and, if given, in another pid namespace.
+pub(crate) fn in_pid_namespace(
+    namespace: Option<BorrowedFd<'_>>,
+    fork: impl FnOnce() -> Result<Forked, CallError>,
+) -> Result<Forked, RuntimeError> {
+    let at = |errno| CallError::new("prctl", "PR_SET_DUMPABLE", errno);
+    let before = rustix::process::dumpable_behavior().map_err(at)?;
+    let own = match namespace {
+        Some(namespace) => {
+            let own = resolve::open_host(Path::new("/proc/self/ns/pid"), OFlags::RDONLY)?;
+            linux::process::join_namespace(namespace, Namespaces::PID)?;
+            Some(own)
+        }
+        None => None,
+    };
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(at)?;
+    let forked = fork();
+    if matches!(forked, Ok(Forked::Child)) {
+        return Ok(forked?);
+    }
+    rustix::process::set_dumpable_behavior(before).map_err(at)?;
+    if let Some(own) = own {
+        linux::process::join_namespace(own.as_fd(), Namespaces::PID)?;
+    }
+    Ok(forked?)
+}
+
+/// The caller's side of the conversation with an init.
+struct Maker {
+    channel: OwnedFd,
+    pidfd: OwnedFd,
+    pid: Pid,
+}
+
+impl Maker {
+    /// Does what the init asks for until it is ready: the terminal's master and its warnings.
+    fn accompany(
+        &mut self,
+        created: Namespaces,
+        spec: &Spec,
+        run_hooks: impl Fn(Pid) -> Result<(), RuntimeError>,
+    ) -> Result<(Option<OwnedFd>, Vec<String>), RuntimeError> {
+        loop {
+            match channel::receive::<FromInit>(self.channel.as_fd())? {
+                Some((FromInit::MapIds, _)) if created.contains(Namespaces::USER) => {
+                    map_ids(self.pid, spec.linux().as_ref())?;
+                    channel::send(self.channel.as_fd(), &ToInit::Done, None)?;
+                }
+                Some((FromInit::RunHooks, _)) => {
+                    run_hooks(self.pid)?;
+                    channel::send(self.channel.as_fd(), &ToInit::Done, None)?;
+                }
+                Some((FromInit::Ready { warnings }, console)) => return Ok((console, warnings)),
+                Some((FromInit::Failed(failure), _)) => return Err(failure.into()),
+                Some((FromInit::MapIds, _)) | None => {
+                    return Err(RuntimeError::Init(
+                        "it died before it was set up (killed, or out of memory?)".to_owned(),
+                    ));
+                }
+            }
+        }
+    }
 }
 
 impl Created {
-    /// Executes the program. The error's exit code is 126 or 127 when that is what failed; the init has exited then and
-    /// its cgroup is for the caller to remove.
+    /// Executes the program. The error's exit code is 126 or 127 when that is what failed; the init has exited and is reaped
+    /// then, its cgroup is for the caller to remove.
     pub fn start(&mut self) -> Result<(), RuntimeError> {
-        let _ = &self.channel;
-        todo!()
+        let Some(channel) = self.channel.take() else {
+            return Err(RuntimeError::Spec("the container is started already".to_owned()));
+        };
+        let failed = match channel::send(channel.as_fd(), &ToInit::Start, None) {
+            // The end of the stream is the exec: the channel closes by it.
+            Ok(()) => channel::receive::<FromInit>(channel.as_fd())?.map(|(message, _)| match message {
+                FromInit::Failed(failure) => failure.into(),
+                _ => RuntimeError::Init("it said something unexpected".to_owned()),
+            }),
+            Err(_) => Some(RuntimeError::Init("it died before it was started".to_owned())),
+        };
+        match failed {
+            None => Ok(()),
+            Some(error) => {
+                end(self.pidfd.as_fd());
+                Err(error)
+            }
+        }
     }
 
     /// Signals the init.
     pub fn kill(&self, signal: Signal) -> Result<(), RuntimeError> {
-        let _ = signal;
-        todo!()
+        Ok(linux::process::send_signal(self.pidfd.as_fd(), signal.as_raw())?)
     }
 
     /// Blocks until the init is gone and reaps it: its exit code, 128 + the signal's number if killed.
     pub fn wait(&self) -> Result<u8, RuntimeError> {
-        todo!()
+        Ok(linux::process::reap(self.pidfd.as_fd())?)
     }
+
+    /// The channel the init waits on, for a caller that lets another process start it ([`start_over`]).
+    pub fn take_channel(&mut self) -> Option<OwnedFd> {
+        self.channel.take()
+    }
+}
+
+pub(crate) fn namespace_of(kind: LinuxNamespaceType) -> Namespaces {
+    match kind {
+        LinuxNamespaceType::Mount => Namespaces::MOUNT,
+        LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
+        LinuxNamespaceType::Uts => Namespaces::UTS,
+        LinuxNamespaceType::Ipc => Namespaces::IPC,
+        LinuxNamespaceType::User => Namespaces::USER,
+        LinuxNamespaceType::Pid => Namespaces::PID,
+        LinuxNamespaceType::Network => Namespaces::NETWORK,
+        LinuxNamespaceType::Time => Namespaces::TIME,
+    }
+}
+
+/// The spec's namespaces, sorted into those made and those joined.
+struct WantedNamespaces {
+    created: Namespaces,
+    joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
+}
+
+fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, RuntimeError> {
+    let mut wanted = WantedNamespaces { created: Namespaces::none(), joined: Vec::new() };
+    let mut seen = Namespaces::none();
+    for namespace in linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default() {
+        let kind = namespace_of(namespace.typ());
+        if seen.contains(kind) {
+            return Err(RuntimeError::Spec(format!("namespace {} is given twice", namespace.typ())));
+        }
+        seen = seen.with(kind);
+        if kind == Namespaces::NETWORK && netns {
+            continue;
+        }
+        match namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+            None if kind == Namespaces::TIME => {
+                return Err(RuntimeError::Spec("new time namespaces are not supported yet".to_owned()));
+            }
+            None => wanted.created = wanted.created.with(kind),
+            Some(path) => {
+                let file = resolve::open_host(path, OFlags::RDONLY)?;
+                wanted.joined.push((kind, path.to_path_buf(), file));
+            }
+        }
+    }
+    if !wanted.created.contains(Namespaces::MOUNT) {
+        return Err(RuntimeError::Spec("a container needs a mount namespace of its own".to_owned()));
+    }
+    Ok(wanted)
+}
+
+fn plan<'a>(
+    request: CreateRequest<'a>,
+    cgroup: &'a Cgroup,
+    warnings: &mut Vec<String>,
+    hook_state: &'a [u8],
+) -> Result<Plan<'a>, RuntimeError> {
+    let spec = request.spec;
+    let linux = spec.linux().as_ref();
+    let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Spec("process is missing".to_owned()))?;
+    let WantedNamespaces { created, joined } = namespaces(linux, request.netns.is_some())?;
+    let owns = |kind: LinuxNamespaceType| {
+        let kind = namespace_of(kind);
+        created.contains(kind)
+            || joined.iter().any(|(have, ..)| *have == kind)
+            || (kind == Namespaces::NETWORK && request.netns.is_some())
+    };
+    let sysctls = linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten();
+    let sysctls = sysctls
+        .map(|(name, value)| Ok((name.as_str(), sysctl::file(name, value, owns)?, value.as_str())))
+        .collect::<Result<Vec<_>, RuntimeError>>()?;
+    for (name, what) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
+        if name.as_deref().is_some_and(|name| !name.is_empty()) && !owns(LinuxNamespaceType::Uts) {
+            return Err(RuntimeError::Spec(format!("{what} needs a UTS namespace of the container's own")));
+        }
+    }
+    let parse =
+        |mount: &Mount| (mount.clone(), MountOptions::parse(mount.options().iter().flatten().map(String::as_str)));
+    let mounts: Vec<_> = spec.mounts().iter().flatten().map(parse).collect();
+    for (mount, _) in &mounts {
+        if !mount.destination().is_absolute() {
+            return Err(RuntimeError::Spec(format!("mount destination {:?} must be absolute", mount.destination())));
+        }
+    }
+    let is_bound_dev = |(mount, options): &(Mount, MountOptions)| {
+        mount.destination() == Path::new("/dev") && (options.bind.is_some() || mount.typ().as_deref() == Some("bind"))
+    };
+    let name = |name: &'a Option<String>| name.as_deref().filter(|name| !name.is_empty());
+    Ok(Plan {
+        root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
+        propagation: root_propagation(linux)?,
+        netns: request.netns,
+        in_user_namespace: created.contains(Namespaces::USER)
+            || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),
+        new_cgroup_namespace: created.contains(Namespaces::CGROUP),
+        created: created.without(Namespaces::CGROUP),
+        joined,
+        dev_is_bound: mounts.iter().any(is_bound_dev),
+        mounts,
+        devices: linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
+        masked_paths: linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default(),
+        read_only_paths: linux.and_then(|linux| linux.readonly_paths().as_deref()).unwrap_or_default(),
+        sysctls,
+        hostname: name(spec.hostname()),
+        domainname: name(spec.domainname()),
+        process: ProcessPlan::new(process, linux.and_then(|linux| linux.seccomp().as_ref()), warnings)?,
+        membership: cgroup.membership()?,
+        cgroup_folders: cgroup.folders(),
+        new_keyring: true,
+        keyring_name: CString::new(format!("_ses.{}", request.id)).unwrap_or_default(),
+        has_runtime_hooks: spec.hooks().as_ref().is_some_and(|hooks| {
+            #[allow(deprecated)] // As above.
+            let prestart = hooks.prestart();
+            [prestart, hooks.create_runtime()].iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+        }),
+        start_hooks: spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default(),
+        hook_state,
+        root: request.root,
+        stdio: request.stdio,
+        mount_sources: request.mount_sources,
+        die_with_parent: request.die_with_parent,
+        reaper: request.init,
+        extra_fds: request.extra_fds,
+    })
+}
+
+fn root_propagation(linux: Option<&Linux>) -> Result<(u64, bool), RuntimeError> {
+    match linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|name| !name.is_empty()) {
+        None => Ok((mount::PRIVATE, true)),
+        Some(name) => mount_options::propagation(name)
+            .ok_or_else(|| RuntimeError::Spec(format!("rootfsPropagation {name:?} is not a propagation"))),
+    }
+}
+
+/// What hooks read on their standard input: the container's state.
+pub(crate) fn state_for_hooks(id: &str, spec: &Spec, pid: Option<Pid>) -> Vec<u8> {
+    let bundle = spec.root().as_ref().map(|root| root.path().parent().unwrap_or(Path::new("/")).to_path_buf());
+    let state = serde_json::json!({
+        "ociVersion": spec.version(),
+        "id": id,
+        "status": if pid.is_some() { "creating" } else { "created" },
+        "pid": pid.map_or(0, |pid| pid.as_raw_nonzero().get()),
+        "bundle": bundle.unwrap_or_default(),
+        "annotations": spec.annotations().clone().unwrap_or_default(),
+    });
+    state.to_string().into_bytes()
+}
+
+fn map_ids(pid: Pid, linux: Option<&Linux>) -> Result<(), RuntimeError> {
+    let lines = |maps: Option<&Vec<LinuxIdMapping>>| -> String {
+        let maps = maps.map(Vec::as_slice).unwrap_or_default();
+        maps.iter().map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size())).collect()
+    };
+    let write = |file: &str, text: String| {
+        let path = PathBuf::from(format!("/proc/{}/{file}", pid.as_raw_nonzero()));
+        std::fs::write(&path, text).map_err(|e| RuntimeError::file("write", path, e))
+    };
+    write("uid_map", lines(linux.and_then(|linux| linux.uid_mappings().as_ref())))?;
+    write("gid_map", lines(linux.and_then(|linux| linux.gid_mappings().as_ref())))
 }

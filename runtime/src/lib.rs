@@ -5,17 +5,25 @@
 //! plain fork of it that goes on in Rust.
 #![allow(clippy::todo)]
 
-pub mod cgroup;
+pub mod capabilities;
+mod cgroup;
+mod channel;
 mod container;
 mod defaults;
 mod error;
 mod exec;
+pub mod hooks;
+mod init;
+mod mount_options;
+mod process;
+mod program;
 pub mod seccomp;
+mod sysctl;
 mod user;
 
 pub use cgroup::{Cgroup, CgroupStats};
 pub use container::{CgroupRequest, CreateRequest, Created, MountSource, Root, Stdio, create};
-pub use defaults::default_spec;
+pub use defaults::{OCI_VERSION, capability_sets, default_spec};
 pub use error::RuntimeError;
 pub use exec::{ExecRequest, Executed, exec};
 pub use user::{ResolvedUser, UserError, resolve_groups, resolve_user};

@@ -1,0 +1,259 @@
+//! Control groups on v1, hybrid and v2 machines. Made, joined and removed by plain file operations: what costs
+//! milliseconds elsewhere is moving *another* process (an RCU grace period, 11-14 ms), so nothing here ever does;
+//! the container's init enters by itself, or is forked into the group.
+
+mod devices;
+mod freeze;
+mod hierarchy;
+mod limits;
+mod stats;
+
+use crate::RuntimeError;
+pub(crate) use hierarchy::Folder;
+use linux::CallError;
+use oci_spec::runtime::LinuxResources;
+use rustix::fs::{Mode, OFlags};
+pub use stats::CgroupStats;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long removal waits for processes on their way out.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+/// Largest control file read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A container's control group: one folder in every hierarchy in use.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    path: String,
+    folders: Vec<Folder>,
+}
+
+/// The way into a group for a process about to be forked.
+#[derive(Debug, Default)]
+pub(crate) struct Membership {
+    v2: Option<OwnedFd>,
+    /// Each v1 folder's `tasks`, open for writing.
+    tasks: Vec<OwnedFd>,
+}
+
+impl Membership {
+    /// The v2 folder to fork into.
+    pub(crate) fn v2(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves this process, which has one thread, into the v1 groups: `0` to `tasks` needs none of the locks that moving a
+    /// process by pid waits for.
+    pub(crate) fn enter(&self) -> Result<(), CallError> {
+        for tasks in &self.tasks {
+            rustix::io::write(tasks, b"0").map_err(|e| CallError::new("write", "a control group's tasks", e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Cgroup {
+    /// The group of this path (`/ctr/<id>`), whether or not it exists (anywhere): nothing is made.
+    pub fn open(path: &str) -> Result<Cgroup, RuntimeError> {
+        hierarchy::check_path(path)?;
+        Ok(Cgroup { path: path.to_owned(), folders: hierarchy::folders(path)? })
+    }
+
+    /// No group at all: the caller's own.
+    pub(crate) fn inherited() -> Cgroup {
+        Cgroup { path: String::new(), folders: Vec::new() }
+    }
+
+    /// Makes the group in every hierarchy and sets its limits. What this machine has no controller for is a warning.
+    pub fn create(
+        path: &str,
+        resources: Option<&LinuxResources>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Cgroup, RuntimeError> {
+        let cgroup = Cgroup::open(path)?;
+        if cgroup.folders.is_empty() {
+            warnings.push("no control groups are mounted on this machine: nothing is limited".to_owned());
+        }
+        if !cgroup.is_empty()? {
+            return Err(RuntimeError::Spec(format!("control group {path} still has processes in it")));
+        }
+        let made = cgroup.make_folders().and_then(|()| {
+            let Some(resources) = resources else { return Ok(()) };
+            warnings.extend(cgroup.update(resources)?);
+            devices::limit(&cgroup, resources.devices().as_deref().unwrap_or_default(), warnings)
+        });
+        if let Err(error) = made {
+            // The first error is the one to tell.
+            let _removed = cgroup.remove();
+            return Err(error);
+        }
+        Ok(cgroup)
+    }
+
+    fn make_folders(&self) -> Result<(), RuntimeError> {
+        for folder in &self.folders {
+            let mut here = folder.mount().to_path_buf();
+            for name in self.path.split('/').filter(|name| !name.is_empty()) {
+                if folder.is_v2() {
+                    limits::enable_v2_controllers(&here);
+                }
+                let parent = here.clone();
+                here.push(name);
+                match fs::create_dir(&here) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(RuntimeError::file("create control group", &here, error)),
+                }
+                if folder.is_v1_of("cpuset") {
+                    limits::inherit_cpuset(&parent, &here)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The way in for a process about to be forked.
+    pub(crate) fn membership(&self) -> Result<Membership, RuntimeError> {
+        let mut membership = Membership::default();
+        for folder in &self.folders {
+            let (path, flags) = if folder.is_v2() {
+                (folder.folder().to_path_buf(), OFlags::PATH | OFlags::DIRECTORY)
+            } else {
+                (folder.folder().join("tasks"), OFlags::WRONLY)
+            };
+            let fd = match rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(fd) => fd,
+                // Made by a version that joined fewer hierarchies.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(errno) => return Err(RuntimeError::file("open", path, errno)),
+            };
+            if folder.is_v2() {
+                membership.v2 = Some(fd);
+            } else {
+                membership.tasks.push(fd);
+            }
+        }
+        Ok(membership)
+    }
+
+    pub(crate) fn folders(&self) -> &[Folder] {
+        &self.folders
+    }
+
+    /// Its path below each hierarchy's root; empty for the caller's own.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it is there in any hierarchy.
+    pub fn exists(&self) -> bool {
+        self.folders.iter().any(|folder| folder.folder().exists())
+    }
+
+    fn v2_folder(&self) -> Option<&Path> {
+        self.folders.iter().find(|f| f.is_v2()).map(Folder::folder).filter(|path| path.exists())
+    }
+
+    fn v1_folder(&self, controller: &str) -> Option<&Path> {
+        self.folders.iter().find(|f| f.is_v1_of(controller)).map(Folder::folder).filter(|path| path.exists())
+    }
+
+    /// Whether no process is in it (or it does not exist).
+    pub fn is_empty(&self) -> Result<bool, RuntimeError> {
+        if let Some(folder) = self.v2_folder() {
+            return Ok(key_of(&read(&folder.join("cgroup.events"))?, "populated") != Some(1));
+        }
+        Ok(self.processes()?.is_empty())
+    }
+
+    /// The pids in it and below, as this pid namespace sees them.
+    pub fn processes(&self) -> Result<Vec<i32>, RuntimeError> {
+        let mut pids = Vec::new();
+        if let Some(folder) = self.folders.iter().map(Folder::folder).find(|path| path.exists()) {
+            walk(folder, &mut |group| {
+                let text = read(&group.join("cgroup.procs"))?;
+                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+                Ok(())
+            })?;
+        }
+        Ok(pids)
+    }
+
+    /// Changes limits. Returns warnings about those this machine has no controller for.
+    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<String>, RuntimeError> {
+        limits::apply(self, resources)
+    }
+
+    /// Removes it everywhere. Waits (bounded) for processes that are on their way out; kills none.
+    pub fn remove(&self) -> Result<(), RuntimeError> {
+        let deadline = Instant::now() + REMOVE_PATIENCE;
+        for folder in &self.folders {
+            remove_tree(folder.folder(), deadline)?;
+        }
+        Ok(())
+    }
+}
+
+/// Visits a group and those below it, children first. Groups that vanish meanwhile are no error.
+fn walk(group: &Path, visit: &mut dyn FnMut(&Path) -> Result<(), RuntimeError>) -> Result<(), RuntimeError> {
+    let entries = match fs::read_dir(group) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(RuntimeError::file("list", group, error)),
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&entry.path(), visit)?;
+        }
+    }
+    visit(group)
+}
+
+fn remove_tree(group: &Path, deadline: Instant) -> Result<(), RuntimeError> {
+    // Nearly always a folder without children.
+    match fs::remove_dir(group) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
+    walk(group, &mut |group| {
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match fs::remove_dir(group) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                // A process that is reaped but not yet gone from its group; no event tells.
+                Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+                Err(error) => return Err(RuntimeError::file("remove control group", group, error)),
+            }
+        }
+    })
+}
+
+/// A control file's text; empty if it is not there.
+fn read(path: &Path) -> Result<String, RuntimeError> {
+    let mut text = String::new();
+    match fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text)) {
+        Ok(_) => Ok(text),
+        // Removed between open and read.
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(19) => Ok(String::new()),
+        Err(error) => Err(RuntimeError::file("read", path, error)),
+    }
+}
+
+fn write(path: &Path, value: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// The number after a key in a flat keyed file (`key number` lines).
+fn key_of(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}

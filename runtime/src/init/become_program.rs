@@ -1,0 +1,258 @@
+//! The last part of every process of a container, init and exec alike: streams, limits, user, capabilities, filter, program.
+
+use super::reaper;
+use crate::channel::{self, Failure, FromInit, ToInit};
+use crate::process::ProcessPlan;
+use crate::{hooks, program};
+use linux::capability::{self, Sets};
+use linux::process::{Forked, Namespaces};
+use linux::{CallError, mount, pty, seccomp};
+use oci_spec::runtime::Hook;
+use rustix::fs::{FileType, Gid, Mode, Uid};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Resource, Signal};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The program's standard streams.
+pub(crate) enum Streams {
+    Fds([OwnedFd; 3]),
+    /// A terminal's end, to become the controlling one.
+    Terminal(OwnedFd),
+}
+
+/// Everything the last part needs.
+pub(crate) struct Environment<'a> {
+    pub(crate) process: &'a ProcessPlan,
+    /// Our own procfs, if one was made already.
+    pub(crate) proc: Option<OwnedFd>,
+    pub(crate) streams: Streams,
+    /// The terminal's master, for the maker.
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) channel: BorrowedFd<'a>,
+    pub(crate) die_with_parent: bool,
+    pub(crate) extra_fds: Vec<OwnedFd>,
+    /// Stay as pid 1 and fork the program.
+    pub(crate) reaper: bool,
+    pub(crate) start_hooks: &'a [Hook],
+    pub(crate) hook_state: &'a [u8],
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Becomes the program. Tells the maker "ready" when nothing but the filter and the exec can fail any more, and waits for its word.
+pub(crate) fn run_program(mut environment: Environment<'_>) -> Result<Infallible, Failure> {
+    let process = environment.process;
+    let is_terminal = take_streams(&mut environment)?;
+    write_proc_files(&mut environment)?;
+    set_limits(process, &mut environment.warnings)?;
+    change_user(process)?;
+    enter_cwd(&process.cwd)?;
+    let path = program::find(&process.args[0].to_string_lossy(), &process.env)?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    // After every change of credentials: each of them clears it, and makes the process dumpable again.
+    if environment.die_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|e| CallError::new("prctl", "PR_SET_PDEATHSIG", e))?;
+    }
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|e| CallError::new("prctl", "PR_SET_DUMPABLE", e))?;
+
+    let warnings = environment.warnings.iter().map(|w| channel::bounded(w)).take(8).collect();
+    let console = environment.console.take();
+    channel::send(environment.channel, &FromInit::Ready { warnings }, console.as_ref().map(AsFd::as_fd))?;
+    drop(console);
+    match channel::receive::<ToInit>(environment.channel)? {
+        Some((ToInit::Start, _)) => {}
+        // Nobody is left to start it.
+        _ => linux::process::exit_now(0),
+    }
+    hooks::run(environment.start_hooks, environment.hook_state).map_err(Failure::set_up)?;
+    if environment.reaper {
+        stay_as_reaper(is_terminal)?;
+    }
+    execute(&environment, &path)
+}
+
+/// A new session with the program's streams at 0, 1, 2; whether they are a terminal.
+fn take_streams(environment: &mut Environment<'_>) -> Result<bool, Failure> {
+    // An exec'd process may lead a session already; it stays in it.
+    let _session = rustix::process::setsid();
+    let (streams, is_terminal) = match &environment.streams {
+        Streams::Terminal(slave) => {
+            pty::make_controlling(slave.as_fd())?;
+            ([slave.as_fd(); 3].map(above_streams), true)
+        }
+        Streams::Fds(fds) => {
+            fds.iter().for_each(|fd| give_to(environment.process.uid, fd));
+            ([&fds[0], &fds[1], &fds[2]].map(|fd| above_streams(fd.as_fd())), false)
+        }
+    };
+    let [stdin, stdout, stderr] = streams;
+    let place = || {
+        rustix::stdio::dup2_stdin(stdin?)?;
+        rustix::stdio::dup2_stdout(stdout?)?;
+        rustix::stdio::dup2_stderr(stderr?)
+    };
+    place().map_err(|e| CallError::new("dup2", "", e))?;
+    Ok(is_terminal)
+}
+
+/// A copy that none of the three dup2s overwrites.
+fn above_streams(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3)
+}
+
+/// A pipe to another user's program must be that user's, or opening /dev/stdout again is refused.
+fn give_to(uid: u32, fd: &OwnedFd) {
+    let pipe = |mode| matches!(FileType::from_raw_mode(mode), FileType::Fifo | FileType::Socket);
+    if uid != 0 && rustix::fs::fstat(fd).is_ok_and(|stat| pipe(stat.st_mode)) {
+        // Only that comfort is lost where it can't be done.
+        let _given = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None);
+    }
+}
+
+fn write_proc_files(environment: &mut Environment<'_>) -> Result<(), Failure> {
+    let process = environment.process;
+    if process.oom_score_adj.is_none() && process.labels.is_empty() {
+        return Ok(());
+    }
+    let proc = match environment.proc.take() {
+        Some(proc) => proc,
+        None => mount::new_filesystem("proc", Some("proc"), &[], mount::NO_SUID | mount::NO_DEV | mount::NO_EXEC)?,
+    };
+    if let Some(adjustment) = process.oom_score_adj {
+        match super::paths::write_proc(proc.as_fd(), Path::new("self/oom_score_adj"), &adjustment.to_string()) {
+            Ok(()) => {}
+            Err(Errno::ACCESS | Errno::PERM) => environment
+                .warnings
+                .push(format!("oom_score_adj {adjustment} is not set: lowering it needs CAP_SYS_RESOURCE")),
+            Err(errno) => return Err(CallError::new("write", "oom_score_adj", errno).into()),
+        }
+    }
+    for (file, label) in &process.labels {
+        super::paths::write_proc(proc.as_fd(), Path::new(file), label)
+            .map_err(|e| Failure::set_up(format!("security label {label:?}: {e} (does this kernel have it?)")))?;
+    }
+    Ok(())
+}
+
+fn set_limits(process: &ProcessPlan, warnings: &mut Vec<String>) -> Result<(), Failure> {
+    for (resource, name, wanted) in &process.limits {
+        match rustix::process::setrlimit(*resource, wanted.clone()) {
+            Ok(()) => {}
+            Err(Errno::PERM) => {
+                let kept = lower_limit(*resource, wanted.clone());
+                warnings.push(format!(
+                    "ulimit {name} can't be raised above this process's own hard limit: it is {}",
+                    kept.map_or("unlimited".to_owned(), |n| n.to_string())
+                ));
+            }
+            Err(errno) => return Err(CallError::new("setrlimit", *name, errno).into()),
+        }
+    }
+    Ok(())
+}
+
+/// As much of a limit as may be had.
+fn lower_limit(resource: Resource, mut wanted: rustix::process::Rlimit) -> Option<u64> {
+    let have = rustix::process::getrlimit(resource).maximum;
+    let cut = |value: Option<u64>| Some(value.unwrap_or(u64::MAX).min(have?));
+    wanted.maximum = cut(wanted.maximum);
+    wanted.current = cut(wanted.current);
+    // It was no lower a moment ago.
+    let _set = rustix::process::setrlimit(resource, wanted);
+    have
+}
+
+fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
+    if let Some(sets) = &process.capabilities {
+        capability::limit_bounding(sets.bounding)?;
+    }
+    capability::keep_over_setuid(true)?;
+    let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    rustix::thread::set_thread_groups(&groups).map_err(|e| CallError::new("setgroups", "", e))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .map_err(|e| CallError::new("setresgid", process.gid.to_string(), e))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .map_err(|e| CallError::new("setresuid", process.uid.to_string(), e))?;
+    Ok(capability::keep_over_setuid(false)?)
+}
+
+/// Enters the working directory, and sees that it is in the container: a descriptor leaked from the host could lead out
+/// (CVE-2024-21626), and then the kernel can't name the place.
+fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
+    let at = |errno: Errno| Failure::not_executable(format!("working directory {}: {errno}", cwd.display()));
+    rustix::process::chdir(cwd).map_err(at)?;
+    let name = rustix::process::getcwd(Vec::new()).map_err(at)?;
+    if name.to_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(Failure::set_up(format!("working directory {} is outside of the container", cwd.display())))
+}
+
+/// Forks the program off; this process stays as pid 1 and returns only in the child.
+fn stay_as_reaper(is_terminal: bool) -> Result<(), Failure> {
+    // Before the fork, so that no signal is lost: pid 1 takes them off a queue.
+    linux::process::set_blocked_signals(true);
+    match linux::process::fork_again(Namespaces::none(), None)? {
+        Forked::Parent { pid, pidfd } => {
+            drop(pidfd);
+            // Streams, channel and all: the program's end must be the end of its pipes.
+            linux::process::close_all();
+            reaper::run(pid)
+        }
+        Forked::Child => {
+            let own = rustix::process::getpid();
+            // Its own group in front of the terminal, so that ctrl-C reaches it once, not also by way of pid 1.
+            let _group = rustix::process::setpgid(None, None);
+            if is_terminal {
+                let _front = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), own);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn execute(environment: &Environment<'_>, path: &CString) -> Result<Infallible, Failure> {
+    let process = environment.process;
+    let channel = linux::process::place_descriptors(&environment.extra_fds, 3, environment.channel)?;
+    let first = 3 + u32::try_from(environment.extra_fds.len()).unwrap_or(0);
+    linux::process::close_on_exec_from(first)?;
+    linux::process::reset_signals();
+    let args: Vec<&CStr> = process.args.iter().map(CString::as_c_str).collect();
+    let env: Vec<&CStr> = process.env.iter().map(CString::as_c_str).collect();
+    restrict(process)?;
+    let errno = linux::process::execute(path, &args, &env);
+    let failure = program::diagnose(path, errno);
+    channel::send(channel.as_fd(), &FromInit::Failed(failure), None)?;
+    linux::process::exit_now(1)
+}
+
+/// The filter and the capabilities: what would get in the way of any step before.
+fn restrict(process: &ProcessPlan) -> Result<(), Failure> {
+    let filter_failed = |e: CallError| Failure::set_up(format!("load the seccomp filter: {e}"));
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(|e| CallError::new("prctl", "PR_SET_NO_NEW_PRIVS", e))?;
+    } else if let Some((filter, flags)) = &process.filter {
+        // Loading one needs CAP_SYS_ADMIN, which a change of user took out of force.
+        raise_permitted()?;
+        seccomp::load(filter, *flags).map_err(filter_failed)?;
+    }
+    match &process.capabilities {
+        Some(sets) => capability::apply(sets)?,
+        None => capability::apply(&Sets::default())?,
+    }
+    if let Some((filter, flags)) = process.filter.as_ref().filter(|_| process.no_new_privileges) {
+        seccomp::load(filter, *flags).map_err(filter_failed)?;
+    }
+    Ok(())
+}
+
+fn raise_permitted() -> Result<(), CallError> {
+    let now = rustix::thread::capabilities(None).map_err(|e| CallError::new("capget", "", e))?;
+    let raised = rustix::thread::CapabilitySets { effective: now.permitted, ..now };
+    rustix::thread::set_capabilities(None, raised).map_err(|e| CallError::new("capset", "", e))
+}

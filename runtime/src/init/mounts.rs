@@ -1,0 +1,163 @@
+//! The spec's mounts, in its order. Every source is a detached mount, every target a descriptor found beneath the root.
+
+use super::Setup;
+use crate::channel::Failure;
+use crate::mount_options::MountOptions;
+use linux::mount::{self, Attributes, FsOption};
+use linux::{CallError, resolve};
+use oci_spec::runtime::Mount;
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Modes of targets that are made because they are missing.
+const DIR_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o644;
+
+pub(super) fn mount_all(setup: &mut Setup<'_>) -> Result<(), Failure> {
+    for (wanted, options) in &setup.plan.mounts {
+        mount_one(setup, wanted, options).map_err(|failure| Failure {
+            message: format!("mount {}: {}", name(wanted), failure.message),
+            ..failure
+        })?;
+    }
+    Ok(())
+}
+
+fn name(wanted: &Mount) -> String {
+    let target = wanted.destination().display();
+    match (wanted.typ().as_deref(), wanted.source()) {
+        (None | Some("bind" | "none"), Some(source)) => format!("{} on {target}", source.display()),
+        (kind, _) => format!("{} on {target}", kind.unwrap_or("bind")),
+    }
+}
+
+fn mount_one(setup: &mut Setup<'_>, wanted: &Mount, options: &MountOptions) -> Result<(), Failure> {
+    let destination = wanted.destination();
+    if let Some(source) = setup.plan.mount_sources.iter().find(|s| s.destination == *destination) {
+        return attach_bind(setup, &source.mount, destination, options);
+    }
+    let kind = wanted.typ().as_deref().unwrap_or("bind");
+    if let Some(recursive) = options.bind.or((kind == "bind").then_some(true)) {
+        let source = wanted.source().as_deref().ok_or_else(|| Failure::set_up("a bind mount without a source"))?;
+        let tree = mount::clone_tree(source, recursive).map_err(|e| missing_source(source, &e))?;
+        return attach_bind(setup, &tree, destination, options);
+    }
+    match kind {
+        "proc" => attach_proc(setup, destination, options),
+        "cgroup" | "cgroup2" => attach_cgroups(setup, destination, options),
+        _ => attach_filesystem(setup, wanted, kind, options),
+    }
+}
+
+fn missing_source(source: &Path, error: &CallError) -> Failure {
+    match error.errno {
+        Errno::NOENT => Failure::set_up(format!("bind source path does not exist: {}", source.display())),
+        _ => Failure::from(error.clone()),
+    }
+}
+
+fn attach_bind(setup: &Setup<'_>, tree: &OwnedFd, destination: &Path, options: &MountOptions) -> Result<(), Failure> {
+    let stat = rustix::fs::fstat(tree).map_err(|e| CallError::new("fstat", "the source", e))?;
+    let root = setup.root.as_fd();
+    let target = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        resolve::create_dir(root, destination, DIR_MODE)?
+    } else {
+        resolve::create_file(root, destination, FILE_MODE)?
+    };
+    finish(tree.as_fd(), target.as_fd(), options)
+}
+
+/// Sets what is to hold for a detached mount, then shows it. Never the other way round: a read-only mount is at no
+/// moment a writable one.
+fn finish(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, options: &MountOptions) -> Result<(), Failure> {
+    if !options.attributes.is_empty() {
+        mount::set_attributes(tree, options.attributes, false)?;
+    }
+    if !options.recursive.is_empty() {
+        mount::set_attributes(tree, options.recursive, true)?;
+    }
+    let (propagation, recursive) = options.propagation.unwrap_or((mount::PRIVATE, true));
+    mount::set_attributes(tree, Attributes::propagation(propagation), recursive)?;
+    Ok(mount::attach(tree, target)?)
+}
+
+/// /proc and /sys must be folders of the image itself: a link there would redirect what programs – and we – write to.
+fn real_dir(setup: &Setup<'_>, destination: &Path) -> Result<OwnedFd, Failure> {
+    let root = setup.root.as_fd();
+    match resolve::open_no_links(root, destination, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.errno == Errno::NOENT => {
+            resolve::create_dir(root, destination, DIR_MODE)?;
+            Ok(resolve::open_no_links(root, destination, OFlags::PATH | OFlags::DIRECTORY)?)
+        }
+        Err(error) if matches!(error.errno, Errno::LOOP | Errno::NOTDIR) => Err(Failure::set_up(format!(
+            "{} is not a directory of the image but a link or file",
+            destination.display()
+        ))),
+        done => Ok(done?),
+    }
+}
+
+/// The first writable one is also what this process itself writes through, by the descriptor it was made as.
+fn attach_proc(setup: &mut Setup<'_>, destination: &Path, options: &MountOptions) -> Result<(), Failure> {
+    let target = real_dir(setup, destination)?;
+    let fresh = mount::new_filesystem("proc", Some("proc"), &data(options), options.attributes.set)?;
+    let rest = MountOptions { attributes: Attributes::default(), ..options.clone() };
+    finish(fresh.as_fd(), target.as_fd(), &rest)?;
+    if options.data.is_empty() && options.attributes.set & mount::READ_ONLY == 0 {
+        setup.proc = Some(fresh);
+    }
+    Ok(())
+}
+
+fn data(options: &MountOptions) -> Vec<FsOption<'_>> {
+    options.data.iter().map(|(key, value)| FsOption { key, value: value.as_deref() }).collect()
+}
+
+fn attach_filesystem(setup: &Setup<'_>, wanted: &Mount, kind: &str, options: &MountOptions) -> Result<(), Failure> {
+    let destination = wanted.destination();
+    let target = match kind {
+        "sysfs" => real_dir(setup, destination)?,
+        _ => resolve::create_dir(setup.root.as_fd(), destination, DIR_MODE)?,
+    };
+    let mode;
+    let mut data = data(options);
+    if kind == "tmpfs" && !data.iter().any(|option| option.key == "mode") {
+        // A tmpfs over a folder keeps its mode, so that /tmp stays 1777 and /run 755.
+        let stat = rustix::fs::fstat(&target).map_err(|e| CallError::path("fstat", destination, e))?;
+        mode = format!("{:o}", stat.st_mode & 0o7777);
+        data.push(FsOption { key: "mode", value: Some(&mode) });
+    }
+    let source = wanted.source().as_deref().and_then(Path::to_str);
+    let fresh = mount::new_filesystem(kind, source.or(Some(kind)), &data, options.attributes.set & !mount::READ_ONLY)?;
+    finish(fresh.as_fd(), target.as_fd(), options)
+}
+
+/// The container's own control group, by a bind of its folder in each hierarchy it is in. Hierarchies it is not in are not shown.
+fn attach_cgroups(setup: &Setup<'_>, destination: &Path, options: &MountOptions) -> Result<(), Failure> {
+    let target = real_dir(setup, destination)?;
+    let folders = setup.plan.cgroup_folders;
+    let options = MountOptions { data: Vec::new(), ..options.clone() };
+    if let [only] = folders
+        && only.is_v2()
+    {
+        let tree = mount::clone_tree(only.folder(), false)?;
+        return finish(tree.as_fd(), target.as_fd(), &options);
+    }
+    let tmpfs = mount::new_filesystem("tmpfs", Some("tmpfs"), &[FsOption { key: "mode", value: Some("755") }], 0)?;
+    let at = |call, name: &str, errno| Failure::from(CallError::new(call, name, errno));
+    mount::attach(tmpfs.as_fd(), target.as_fd())?;
+    for folder in folders {
+        let name = folder.mount_name();
+        rustix::fs::mkdirat(&tmpfs, name, rustix::fs::Mode::from_raw_mode(DIR_MODE))
+            .map_err(|e| at("mkdirat", name, e))?;
+        for link in folder.link_names() {
+            rustix::fs::symlinkat(name, &tmpfs, link).map_err(|e| at("symlinkat", link, e))?;
+        }
+        let inside = resolve::open_no_links(tmpfs.as_fd(), Path::new(name), OFlags::PATH | OFlags::DIRECTORY)?;
+        let tree = mount::clone_tree(folder.folder(), false)?;
+        finish(tree.as_fd(), inside.as_fd(), &options)?;
+    }
+    Ok(mount::set_attributes(tmpfs.as_fd(), Attributes { propagation: mount::PRIVATE, ..options.attributes }, false)?)
+}

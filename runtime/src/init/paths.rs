@@ -1,0 +1,130 @@
+//! Paths of the kernel's file systems that a container must not read or write, and the settings it may have.
+
+use super::Setup;
+use crate::channel::Failure;
+use linux::mount::{self, Attributes};
+use linux::{CallError, resolve};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// /dev/null is character device 1:3.
+const NULL: (u32, u32) = (1, 3);
+
+pub(super) fn protect(setup: &Setup<'_>) -> Result<(), Failure> {
+    for path in setup.plan.read_only_paths {
+        make_read_only(setup, Path::new(path))
+            .map_err(|e| Failure::set_up(format!("make {path} read-only: {}", e.message)))?;
+    }
+    let mut covers = Covers::default();
+    for path in setup.plan.masked_paths {
+        mask(setup, Path::new(path), &mut covers)
+            .map_err(|e| Failure::set_up(format!("mask {path}: {}", e.message)))?;
+    }
+    Ok(())
+}
+
+/// What is there, or None: a path this kernel does not have needs no protection.
+fn target(setup: &Setup<'_>, path: &Path) -> Result<Option<OwnedFd>, Failure> {
+    match resolve::open(setup.root.as_fd(), path, OFlags::PATH) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make_read_only(setup: &Setup<'_>, path: &Path) -> Result<(), Failure> {
+    let Some(target) = target(setup, path)? else { return Ok(()) };
+    let cover = mount::clone_fd(target.as_fd(), true)?;
+    mount::set_attributes(cover.as_fd(), Attributes { propagation: mount::PRIVATE, ..Attributes::read_only() }, true)?;
+    mount::attach(cover.as_fd(), target.as_fd())?;
+    // What the name leads to now must be what was just put there.
+    let now = resolve::open(setup.root.as_fd(), path, OFlags::PATH)?;
+    let flags = rustix::fs::fstatvfs(&now).map_err(|e| CallError::path("fstatvfs", path, e))?.f_flag;
+    if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    Err(Failure::set_up("it stayed writable"))
+}
+
+/// What masked paths are covered with; made when first needed, shared by all.
+#[derive(Default)]
+struct Covers {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Covers {
+    fn file(&mut self) -> Result<OwnedFd, Failure> {
+        if self.null.is_none() {
+            // The host's: this is still its file system. Verified all the same.
+            let null = resolve::open_host(Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)?;
+            if !is_null(&null)? {
+                return Err(Failure::set_up("/dev/null is not the null device"));
+            }
+            self.null = Some(null);
+        }
+        copy(self.null.as_ref())
+    }
+
+    fn folder(&mut self) -> Result<OwnedFd, Failure> {
+        if self.empty.is_none() {
+            let attributes = mount::READ_ONLY | mount::NO_SUID | mount::NO_DEV | mount::NO_EXEC;
+            let fresh = mount::new_filesystem("tmpfs", Some("tmpfs"), &[], attributes)?;
+            self.empty = Some(fresh);
+        }
+        copy(self.empty.as_ref())
+    }
+}
+
+fn copy(cover: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+    let cover = cover.ok_or_else(|| Failure::set_up("no cover"))?;
+    Ok(mount::clone_fd(cover.as_fd(), false)?)
+}
+
+fn is_null(fd: &OwnedFd) -> Result<bool, Failure> {
+    let stat = rustix::fs::fstat(fd).map_err(|e| CallError::path("fstat", "/dev/null", e))?;
+    let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && number == NULL)
+}
+
+fn mask(setup: &Setup<'_>, path: &Path, covers: &mut Covers) -> Result<(), Failure> {
+    let Some(target) = target(setup, path)? else { return Ok(()) };
+    let stat = rustix::fs::fstat(&target).map_err(|e| CallError::path("fstat", path, e))?;
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let cover = if is_dir { covers.folder()? } else { covers.file()? };
+    mount::attach(cover.as_fd(), target.as_fd())?;
+    let now = resolve::open(setup.root.as_fd(), path, OFlags::PATH)?;
+    let covered = if is_dir {
+        let tmpfs = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|s| (s.st_dev, s.st_ino));
+        tmpfs(&now).is_ok_and(|found| tmpfs(&cover).is_ok_and(|wanted| wanted == found))
+    } else {
+        is_null(&now)?
+    };
+    if covered { Ok(()) } else { Err(Failure::set_up("it stayed visible")) }
+}
+
+/// Writes through our own procfs, by paths checked to be in a namespace of the container.
+pub(super) fn write_sysctls(setup: &mut Setup<'_>) -> Result<(), Failure> {
+    if setup.plan.sysctls.is_empty() {
+        return Ok(());
+    }
+    let proc = match setup.proc.take() {
+        Some(proc) => proc,
+        None => mount::new_filesystem("proc", Some("proc"), &[], mount::NO_SUID | mount::NO_DEV | mount::NO_EXEC)?,
+    };
+    let proc = setup.proc.insert(proc);
+    for (name, file, value) in &setup.plan.sysctls {
+        write_proc(proc.as_fd(), file, value).map_err(|e| Failure::set_up(format!("sysctl {name}={value}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Writes to a file of our own procfs; nothing mounted over it, no link followed out of it.
+pub(super) fn write_proc(proc: std::os::fd::BorrowedFd<'_>, file: &Path, value: &str) -> Result<(), Errno> {
+    let resolve =
+        rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_XDEV | rustix::fs::ResolveFlags::NO_MAGICLINKS;
+    let fd = rustix::fs::openat2(proc, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    rustix::io::write(&fd, value.as_bytes()).map(drop)
+}
