@@ -28,6 +28,21 @@ impl Finished {
         self
     }
 
+    /// It ended with one of these codes, where more than one is right.
+    #[track_caller]
+    pub fn either(self, codes: &[i32]) -> Finished {
+        assert!(!self.stderr().contains("panicked at"), "a panic in {self}");
+        assert!(codes.contains(&self.code()), "expected one of the exit codes {codes:?} of {self}");
+        self
+    }
+
+    /// Its stdout is empty.
+    #[track_caller]
+    pub fn prints_nothing(self) -> Finished {
+        assert!(self.stdout.is_empty(), "expected an empty stdout of {self}");
+        self
+    }
+
     /// Its stdout has `text` somewhere.
     #[track_caller]
     pub fn prints(self, text: &str) -> Finished {

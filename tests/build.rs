@@ -1,0 +1,243 @@
+//! `ctr build`: a Containerfile becomes an image.
+
+use test_support::TestEnv;
+
+#[test]
+fn from_run_cmd() {
+    let env = TestEnv::new();
+    env.build("app", "ctx", "FROM busybox\nRUN echo built > /made\nCMD [\"cat\", \"/made\"]\n").ok();
+    assert_eq!(env.ctr("run --rm app").ok().stdout(), "built\n");
+    env.ctr("images app").ok().prints("latest");
+}
+
+#[test]
+fn both_forms_and_continuations() {
+    let env = TestEnv::new();
+    let file = "# a comment\nfrom busybox\nRUN echo one \\\n  # in between\n  && echo two > /a\nRUN [\"sh\", \"-c\", \"echo $HOME > /b\"]\n\
+                RUN <<EOF\necho three > /c\necho four >> /c\nEOF\n";
+    env.build("app", "ctx", file).ok();
+    env.ctr("run --rm app cat /a /b /c").ok().prints("two\n/root\nthree\nfour\n");
+}
+
+#[test]
+fn copy_rules() {
+    let env = TestEnv::new();
+    env.write("ctx/a.txt", "a");
+    env.write("ctx/dir/b.txt", "b");
+    env.write("ctx/dir/deep/c.txt", "c");
+    std::os::unix::fs::symlink("a.txt", env.path("ctx/link")).unwrap();
+    let file = "FROM busybox\nWORKDIR /w\nCOPY a.txt renamed.txt\nCOPY a.txt into/\nCOPY dir .\nCOPY dir /all/\nCOPY *.txt dir/b.txt /many/\n\
+                COPY --chown=33:nogroup --chmod=640 a.txt /owned\nCOPY link /linked\n";
+    env.build("app", "ctx", file).ok();
+    let list = env.ctr("run --rm app find /w /all /many -type f").ok().stdout();
+    for path in ["/w/renamed.txt", "/w/into/a.txt", "/w/b.txt", "/w/deep/c.txt", "/all/deep/c.txt", "/many/a.txt", "/many/b.txt"] {
+        assert!(list.lines().any(|line| line == path), "{path} in {list}");
+    }
+    env.ctr("run --rm app stat -c '%u:%g %a' /owned").ok().prints("33:65534 640");
+    env.ctr("run --rm app stat -c '%u:%g' /w/b.txt").ok().prints("0:0");
+}
+
+#[test]
+fn add_unpacks_archives() {
+    let env = TestEnv::new();
+    env.write("ctx/t/x/f", "inside");
+    let tar = std::process::Command::new("tar").args(["-C", "t", "-czf", "t.tgz", "."]).current_dir(env.path("ctx")).status();
+    assert!(tar.unwrap().success());
+    env.build("app", "ctx", "FROM busybox\nADD t.tgz /un/\nCOPY t.tgz /kept/\n").ok();
+    env.ctr("run --rm app sh -c 'cat /un/x/f; ls /kept'").ok().prints("inside").prints("t.tgz");
+}
+
+#[test]
+fn env_arg_workdir_user() {
+    let env = TestEnv::new();
+    let file = "ARG BASE=nothing\nFROM ${BASE}\nARG VERSION=1\nENV A=x B=${VERSION:-none} C=\"a b\"\nENV D=$A\nWORKDIR /made\nWORKDIR deeper\n\
+                USER nobody\nRUN echo $VERSION-$B-$D-$(id -un)-$PWD > /tmp/out\nCMD cat /tmp/out\n";
+    env.write("ctx/Containerfile", file);
+    env.ctr("build -t app --build-arg BASE=busybox --build-arg VERSION=7 ctx").ok();
+    env.ctr("run --rm app").ok().prints("7-7-x-nobody-/made/deeper");
+    env.ctr("run --rm app sh -c 'echo ${VERSION:-unset} $C'").ok().prints("unset a b");
+}
+
+#[test]
+fn the_config_it_writes() {
+    let env = TestEnv::new();
+    let file = "FROM busybox\nLABEL a=b \"c d\"='e f'\nEXPOSE 80 53/udp\nVOLUME [\"/v1\", \"/v2\"]\nSTOPSIGNAL SIGINT\nENTRYPOINT [\"echo\", \"entry\"]\nCMD [\"cmd\"]\n";
+    env.build("app", "ctx", file).ok();
+    let config = env.ctr("image inspect app").ok().json()[0]["Config"].clone();
+    assert_eq!((&config["Labels"]["a"], &config["Labels"]["c d"]), (&"b".into(), &"e f".into()));
+    assert!(config["ExposedPorts"]["80/tcp"].is_object() && config["ExposedPorts"]["53/udp"].is_object());
+    assert!(config["Volumes"]["/v1"].is_object());
+    assert_eq!(config["StopSignal"], "SIGINT");
+    env.ctr("run --rm app").ok().prints("entry cmd");
+    env.ctr("run --rm app other").ok().prints("entry other");
+}
+
+#[test]
+fn stages() {
+    let env = TestEnv::new();
+    let file = "FROM busybox AS build\nRUN echo heavy > /artefact\n\nFROM busybox AS unused\nRUN exit 9\n\nFROM scratch\n\
+                COPY --from=build /artefact /artefact\nCOPY --from=busybox /bin/busybox /cat\nENTRYPOINT [\"/cat\", \"cat\", \"/artefact\"]\n";
+    env.build("app", "ctx", file).ok();
+    env.ctr("run --rm app").ok().prints("heavy");
+    // Only what was copied is in it.
+    let size = env.ctr("image inspect -f '{{len .RootFS.Layers}}' app").ok().text();
+    assert_eq!(size, "2");
+    env.ctr("build -t middle --target build ctx").ok();
+    env.ctr("run --rm middle cat /artefact").ok().prints("heavy");
+    env.ctr("build --target nope ctx").fails(1).says("nope").says_it_plainly();
+}
+
+#[test]
+fn the_ignore_file() {
+    let env = TestEnv::new();
+    for name in ["keep.txt", "drop.log", "sub/drop.log", "sub/keep.log", "secret/key"] {
+        env.write(&format!("ctx/{name}"), "x");
+    }
+    env.write("ctx/.dockerignore", "# comment\n**/*.log\n!sub/keep.log\nsecret\n");
+    env.build("app", "ctx", "FROM busybox\nCOPY . /c/\n").ok();
+    let list = env.ctr("run --rm app find /c -type f").ok().stdout();
+    assert!(list.contains("/c/keep.txt") && list.contains("/c/sub/keep.log"), "{list}");
+    assert!(!list.contains("drop.log") && !list.contains("secret"), "{list}");
+}
+
+#[test]
+fn the_cache() {
+    let env = TestEnv::new();
+    env.write("ctx/f", "one");
+    let file = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /first\nCOPY f /f\nRUN cat /proc/sys/kernel/random/uuid > /second\n";
+    env.build("a", "ctx", file).ok();
+    let read = |tag: &str| env.ctr(format!("run --rm {tag} cat /first /second /f")).ok().lines();
+    let first = read("a");
+    let again = env.build("b", "ctx", file).ok();
+    assert_eq!(first, read("b"), "nothing changed, nothing ran");
+    assert!(again.stderr().contains("CACHED"), "{again}");
+    // A touched file is the same file; a changed one is not.
+    let touched = std::process::Command::new("touch").arg(env.path("ctx/f")).status();
+    assert!(touched.unwrap().success());
+    env.build("c", "ctx", file).ok();
+    assert_eq!(first, read("c"));
+    env.write("ctx/f", "two");
+    env.build("d", "ctx", file).ok();
+    let changed = read("d");
+    assert_eq!(first[0], changed[0], "what comes before is kept");
+    assert_ne!(first[1], changed[1], "what comes after is not");
+    env.ctr("build --no-cache -t e ctx").ok();
+    assert_ne!(read("e")[0], first[0]);
+}
+
+#[test]
+fn deletions_and_replacements_reach_the_image() {
+    let env = TestEnv::new();
+    let file = "FROM busybox\nRUN mkdir -p /d/e && touch /d/e/f /d/g && ln -s g /d/l\nRUN rm -r /d/e && rm /d/g && mkdir /d/g && touch /d/g/h\n\
+                RUN rm -r /d && mkdir /d && touch /d/only\n";
+    env.build("app", "ctx", file).ok();
+    assert_eq!(env.ctr("run --rm app find /d").ok().lines(), ["/d", "/d/only"]);
+}
+
+#[test]
+fn the_same_context_gives_the_same_image() {
+    let env = TestEnv::new();
+    env.write("ctx/f", "content");
+    let file = "FROM busybox\nCOPY f /f\nRUN echo x > /g\n";
+    env.write("ctx/Containerfile", file);
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        env.invoke("build --no-cache -q -t app ctx").env("SOURCE_DATE_EPOCH", "1700000000").run().ok();
+        ids.push(env.ctr("images -q --no-trunc app").ok().text());
+    }
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[test]
+fn secrets_stay_out() {
+    let env = TestEnv::new();
+    env.write("token", "hunter2");
+    let file = "FROM busybox\nRUN --mount=type=secret,id=t,target=/run/t cat /run/t | wc -c > /length\nRUN test ! -e /run/t\n";
+    env.write("ctx/Containerfile", file);
+    env.ctr("build --secret id=t,src=token -t app ctx").ok();
+    env.ctr("run --rm app cat /length").ok().prints("7");
+    env.ctr("run --rm app ls -A /run").ok().prints_nothing();
+    env.ctr("save -o app.tar app").ok();
+    let bytes = std::fs::read(env.path("app.tar")).unwrap();
+    assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
+}
+
+#[test]
+fn names_of_files_and_contexts() {
+    let env = TestEnv::new();
+    env.write("ctx/Dockerfile", "FROM busybox\nRUN echo docker > /which\n");
+    env.ctr("build -t app ctx").ok();
+    env.ctr("run --rm app cat /which").ok().prints("docker");
+    env.write("ctx/Containerfile", "FROM busybox\nRUN echo container > /which\n");
+    env.ctr("build -t app ctx").ok();
+    env.ctr("run --rm app cat /which").ok().prints("container");
+    env.write("other/my.file", "FROM busybox\nCOPY Dockerfile /\n");
+    env.ctr("build -t app -t app:2 -f other/my.file ctx").ok();
+    env.ctr("run --rm app:2 ls /Dockerfile").ok();
+    env.invoke("build -t fromstdin -f - ctx").stdin("FROM busybox\nCOPY Dockerfile /x\n").run().ok();
+    let id = env.ctr("build -q ctx").ok().text();
+    assert!(id.starts_with("sha256:"), "{id}");
+}
+
+#[test]
+fn mistakes_are_shown_where_they_are() {
+    let env = TestEnv::new();
+    for (file, words) in [
+        ("FROM busybox\nCOPPY a b\n", &["COPPY", "COPY", "2"][..]),
+        ("FROM busybox\nRUN exit 3\n", &["exit 3", "3"]),
+        ("FROM busybox\nCOPY missing /x\n", &["missing"]),
+        ("FROM busybox\nCOPY ../outside /x\n", &["outside"]),
+        ("FROM nothing-of-the-kind:0\n", &["nothing-of-the-kind:0"]),
+        ("RUN true\n", &["FROM"]),
+        ("", &["empty"]),
+        ("FROM busybox\nEXPOSE x\n", &["x", "2"]),
+        ("FROM busybox\nCOPY --from=nope /a /b\n", &["nope"]),
+        ("FROM busybox\nUSER ghost\nRUN true\n", &["ghost"]),
+        ("FROM busybox\nENV\n", &["ENV", "2"]),
+        ("FROM busybox\nCOPY --colour=red a b\n", &["colour"]),
+    ] {
+        let failed = env.build("bad", "ctx", file).fails(1);
+        for word in words {
+            assert!(failed.stderr().contains(word), "{word:?} for {file:?} in {failed}");
+        }
+        assert!(!failed.stderr().contains("panicked"), "{failed}");
+    }
+    env.ctr("images bad -q").ok().prints_nothing();
+    env.ctr("build -t x missing-folder").fails(1).says("missing-folder").says_it_plainly();
+    env.ctr("build -t x -f nope ctx").fails(1).says("nope").says_it_plainly();
+    env.ctr("build -t UPPER ctx").either(&[1, 125]).says("lowercase").says_it_plainly();
+    env.ctr("build").fails(1);
+}
+
+#[test]
+fn a_context_with_a_link_out_of_it_stays_inside() {
+    let env = TestEnv::new();
+    std::fs::create_dir_all(env.path("ctx")).unwrap();
+    env.write("outside", "not for the image");
+    std::os::unix::fs::symlink("../outside", env.path("ctx/link")).unwrap();
+    std::os::unix::fs::symlink("..", env.path("ctx/up")).unwrap();
+    for line in ["COPY link /x", "COPY up/outside /x"] {
+        let out = env.build("app", "ctx", &format!("FROM busybox\n{line}\n"));
+        if out.code() == 0 {
+            let text = env.ctr("run --rm app cat /x").stdout();
+            assert!(!text.contains("not for the image"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn run_steps_have_the_network() {
+    let env = TestEnv::new();
+    env.build("app", "ctx", "FROM busybox\nRUN ip route | grep default && grep -q nameserver /etc/resolv.conf\n").ok();
+    env.build("app", "ctx", "FROM busybox\nRUN --network=none ! ip route | grep default\n").ok();
+    // Neither of these files is left in the image by the step.
+    env.ctr("run --rm --network none app true").ok();
+}
+
+#[test]
+fn progress_in_a_pipe_is_lines() {
+    let env = TestEnv::new();
+    let out = env.build("app", "ctx", "FROM busybox\nRUN echo visible-output\n").ok();
+    let text = out.stderr();
+    assert!(text.contains("RUN echo visible-output") && !text.contains('\u{1b}') && !text.contains('\r'), "{out}");
+}

@@ -1,0 +1,119 @@
+//! kill -9 of anything at any time: every later command works.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::Duration;
+use test_support::{TestEnv, eventually, http_get, wait_for_exit};
+
+fn kill9(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn of_the_monitor() {
+    let env = TestEnv::new();
+    env.ctr("run -d --name c -p 127.0.0.1::80 busybox httpd -f -p 80 -h /etc").ok();
+    let address = env.published("c", "80");
+    http_get(&address, "/passwd");
+    let (monitor, init) = (env.monitor_of("c"), env.pid_of("c"));
+    kill9(monitor);
+    assert!(wait_for_exit(init, Duration::from_secs(10)), "the container shares its monitor's fate");
+    // The next command sees it and says so.
+    eventually("told as ended", || (env.inspect("c", "/State/Status") == "exited").then_some(()));
+    assert_eq!(env.inspect("c", "/State/ExitCode"), 137);
+    assert!(env.inspect("c", "/State/Error").as_str().unwrap().contains("monitor"));
+    env.ctr("ps -a").ok().prints("Exited (137)");
+    // The port is free, the container starts again.
+    std::net::TcpListener::bind(&address).expect("the kernel freed the port");
+    env.ctr("start c").ok();
+    http_get(&env.published("c", "80"), "/passwd");
+    env.ctr("rm -f c").ok();
+}
+
+#[test]
+fn of_the_monitor_and_then_only_rm() {
+    let env = TestEnv::new();
+    env.ctr("run -d --rm --name c busybox sh -c 'sleep 1000 & sleep 1000'").ok();
+    kill9(env.monitor_of("c"));
+    env.ctr("rm -f c").ok();
+    env.ctr("run --rm --name c busybox true").ok();
+}
+
+#[test]
+fn of_the_init() {
+    let env = TestEnv::new();
+    env.ctr("run -d --name c busybox sh -c 'sleep 1000 & sleep 1000'").ok();
+    kill9(env.pid_of("c"));
+    env.ctr("wait c").ok().prints("137");
+    env.ctr("start c").ok();
+}
+
+#[test]
+fn of_the_command_at_random_moments() {
+    let env = TestEnv::new();
+    for round in 0..40_u64 {
+        let running = env.spawn(["run", "--name", &format!("c{round}"), "busybox", "sleep", "0"]);
+        // From before its first system call to after its end: a run takes some tens of milliseconds.
+        wait_for_exit(running.pid(), Duration::from_micros(700 * round));
+        running.kill();
+    }
+    for round in 0..40 {
+        env.ctr(["rm", "-f", &format!("c{round}")]).ok();
+    }
+    env.ctr("ps -aq").ok().prints_nothing();
+    env.ctr("run --rm --name c0 -p 127.0.0.1::80 busybox echo fine").ok().prints("fine");
+}
+
+#[test]
+fn of_the_foreground_command_leaves_the_container() {
+    let env = TestEnv::new();
+    let mut running = env.spawn("run --name c busybox sh -c 'echo up; sleep 1000'");
+    running.line_with("up");
+    running.kill();
+    assert_eq!(env.inspect("c", "/State/Status"), "running");
+    env.ctr("rm -f c").ok();
+}
+
+#[test]
+fn of_a_build_at_random_moments() {
+    let env = TestEnv::new();
+    env.write("ctx/f", vec![b'x'; 1 << 20]);
+    let file = "FROM busybox\nCOPY f /f\nRUN cat /f /f > /g\nRUN rm /f\n";
+    env.write("ctx/Containerfile", file);
+    for round in 0..25_u64 {
+        let running = env.spawn("build --no-cache -t app ctx");
+        wait_for_exit(running.pid(), Duration::from_millis(6 * round));
+        running.kill();
+    }
+    env.ctr("build -t app ctx").ok();
+    env.ctr("run --rm app sh -c 'test ! -e /f && wc -c < /g'").ok().prints("2097152");
+    // What the killed ones had begun is swept, not kept for ever.
+    let ingest = std::fs::read_dir(env.root().join("ingest")).map(Iterator::count).unwrap_or(0);
+    assert_eq!(ingest, 0, "unfinished work is swept");
+}
+
+#[test]
+fn of_an_import_at_random_moments() {
+    let env = TestEnv::new();
+    env.ctr("save -o image.tar busybox").ok();
+    env.ctr("rmi busybox").ok();
+    for round in 0..25_u64 {
+        let running = env.spawn("load -i image.tar");
+        wait_for_exit(running.pid(), Duration::from_millis(2 * round));
+        running.kill();
+        env.ctr("images").ok();
+    }
+    env.ctr("load -i image.tar").ok();
+    env.ctr("run --rm busybox echo whole").ok().prints("whole");
+}
+
+#[test]
+fn of_an_exec() {
+    let env = TestEnv::new();
+    env.ctr("run -d --name c busybox sleep 1000").ok();
+    let mut inside = env.spawn("exec c sh -c 'echo up; sleep 1000'");
+    inside.line_with("up");
+    inside.kill();
+    env.ctr("exec c true").ok();
+    env.ctr("stop -t 0 c").ok();
+    env.ctr("rm c").ok();
+}

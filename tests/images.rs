@@ -1,0 +1,168 @@
+//! Images on disk: `import`, `images`, `tag`, `rmi`, `save`, `load`, `history`.
+
+use std::process::Command;
+use test_support::TestEnv;
+
+#[test]
+fn import_and_list() {
+    let env = TestEnv::new();
+    let lines = env.ctr("images").ok().lines();
+    let titles: Vec<_> = lines[0].split("   ").map(str::trim).filter(|word| !word.is_empty()).collect();
+    assert_eq!(titles, ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
+    assert!(lines[1].starts_with("busybox") && lines[1].contains("latest") && lines[1].contains("MB"), "{}", lines[1]);
+    assert_eq!(env.ctr("image ls -q").ok().text().len(), 12);
+    let id = env.ctr("images -q --no-trunc").ok().text();
+    assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
+    env.ctr("run --rm busybox echo works").ok().prints("works");
+    env.ctr(["run", "--rm", &id[7..19], "echo", "by id"]).ok().prints("by id");
+}
+
+#[test]
+fn import_takes_changes_and_stdin() {
+    let env = TestEnv::empty();
+    let script = "mkdir -p r/bin && cp /bin/busybox r/bin/ 2>/dev/null || cp /usr/bin/busybox r/bin/; tar -C r -czf r.tar.gz .";
+    let made = Command::new("sh").args(["-c", script]).current_dir(env.path("")).status().unwrap();
+    if !made.success() {
+        return; // No busybox on this machine: the other tests import one all the same.
+    }
+    let tar = std::fs::read(env.path("r.tar.gz")).unwrap();
+    let change = [r#"ENTRYPOINT ["/bin/busybox"]"#, "ENV A=b", "WORKDIR /w"];
+    env.invoke(["import", "-c", change[0], "-c", change[1], "-c", change[2], "-", "tiny:1"]).stdin(tar).run().ok();
+    env.ctr("run --rm tiny:1 env").ok().prints("A=b");
+    env.ctr("run --rm tiny:1 pwd").ok().prints("/w");
+    env.ctr("import missing.tar x").fails(1).says("missing.tar").says_it_plainly();
+    env.write("not.tar", "this is no archive at all");
+    env.ctr("import not.tar x").fails(1).says_it_plainly();
+    env.ctr("import -c 'RUN x' r.tar.gz x").fails(1).says("RUN").says_it_plainly();
+}
+
+#[test]
+fn tag_and_remove() {
+    let env = TestEnv::new();
+    env.ctr("tag busybox mine:1").ok();
+    env.ctr("image tag mine:1 example.com:5000/group/mine").ok();
+    assert_eq!(env.ctr("images -q").ok().lines().len(), 3);
+    env.ctr("images mine").ok().prints("mine");
+    env.ctr("rmi mine:1").ok().prints("Untagged: mine:1");
+    env.ctr("run --rm busybox true").ok();
+    let out = env.ctr("rmi busybox example.com:5000/group/mine").ok();
+    out.prints("Untagged: busybox:latest").prints("Deleted: sha256:");
+    env.ctr("images -aq").ok().prints_nothing();
+    // The disk is free again.
+    assert_eq!(std::fs::read_dir(env.root().join("layers")).map(Iterator::count).unwrap_or(0), 0);
+}
+
+#[test]
+fn an_image_in_use_stays() {
+    let env = TestEnv::new();
+    env.ctr("run -d --name user busybox sleep 1000").ok();
+    let message = env.ctr("rmi busybox").fails(1).says_it_plainly();
+    message.says("conflict").says("container");
+    env.ctr("rm -f user").ok();
+    env.ctr("image rm busybox").ok();
+}
+
+#[test]
+fn errors() {
+    let env = TestEnv::new();
+    env.ctr("rmi missing").fails(1).says("No such image: missing").says_it_plainly();
+    env.ctr("rmi -f missing").either(&[0, 1]);
+    env.ctr("tag missing x").fails(1).says("No such image: missing").says_it_plainly();
+    env.ctr("tag busybox UPPER").fails(1).says("must be lowercase").says_it_plainly();
+    env.ctr("tag busybox 'a b'").fails(1).says("invalid reference format").says_it_plainly();
+    env.ctr("run --rm UPPER true").fails(125).says("must be lowercase").says_it_plainly();
+}
+
+#[test]
+fn save_and_load_round_trip() {
+    let env = TestEnv::new();
+    env.ctr("tag busybox second:2").ok();
+    let id = env.ctr("images -q --no-trunc busybox").ok().text();
+    env.ctr("save -o both.tar busybox second:2").ok();
+    env.ctr("rmi busybox second:2").ok();
+    let out = env.ctr("load -i both.tar").ok();
+    out.prints("Loaded image: busybox:latest").prints("Loaded image: second:2");
+    assert_eq!(env.ctr("images -q --no-trunc busybox").ok().text(), id, "the same image, the same id");
+    env.ctr("run --rm second:2 echo again").ok().prints("again");
+    // In a pipe.
+    let tar = env.ctr("save busybox").ok().bytes().to_vec();
+    env.ctr("rmi -f busybox").ok();
+    env.invoke("load").stdin(tar).run().ok().prints("busybox:latest");
+}
+
+#[test]
+fn other_programs_read_what_is_saved() {
+    let env = TestEnv::new();
+    for (format, transport) in [("docker", "docker-archive"), ("oci", "oci-archive")] {
+        let file = format!("{format}.tar");
+        env.ctr(["save", "--format", format, "-o", &file, "busybox"]).ok();
+        let from = format!("{transport}:{}", env.path(&file).display());
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["--insecure-policy", "copy", "--quiet", &from]).arg(format!("dir:{}", env.path(format).display()));
+        let out = skopeo.output().expect("skopeo runs: see scripts/test-deps");
+        assert!(out.status.success(), "{format}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(env.path(format).join("manifest.json").exists());
+    }
+}
+
+#[test]
+fn what_other_programs_write_is_loaded() {
+    let env = TestEnv::new();
+    env.ctr("save -o docker.tar busybox").ok();
+    let copy = |to: &str| {
+        let from = format!("docker-archive:{}", env.path("docker.tar").display());
+        let out = Command::new("skopeo").args(["--insecure-policy", "copy", "--quiet", &from, to]).output();
+        let out = out.expect("skopeo runs: see scripts/test-deps");
+        assert!(out.status.success(), "{to}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    copy(&format!("oci-archive:{}:fromoci:1", env.path("o.tar").display()));
+    copy(&format!("docker-archive:{}:fromdocker:1", env.path("d.tar").display()));
+    for file in ["o.tar", "d.tar"] {
+        let loaded = env.ctr(["load", "-i", file]).ok().stdout();
+        let name = loaded.lines().find_map(|line| line.split_once(": ")).expect("a line `Loaded image: …`").1.to_owned();
+        env.ctr(["run", "--rm", &name, "echo", "alive"]).ok().prints("alive");
+    }
+}
+
+#[test]
+fn hostile_archives_are_refused() {
+    let env = TestEnv::empty();
+    // Names that lead out of the layer must end inside it or be refused – and never on the host.
+    let script = r#"
+import io, tarfile
+def add(t, name, **kw):
+    i = tarfile.TarInfo(name)
+    for k, v in kw.items(): setattr(i, k, v)
+    t.addfile(i, io.BytesIO(b"x" * i.size))
+for case in ("dotdot", "absolute", "symlink", "hardlink"):
+    with tarfile.open(case + ".tar", "w") as t:
+        if case == "dotdot": add(t, "../../../../../../../../../../tmp/CTR_ESCAPE", size=1)
+        if case == "absolute": add(t, "/tmp/CTR_ESCAPE", size=1)
+        if case == "symlink":
+            add(t, "out", type=tarfile.SYMTYPE, linkname="/tmp")
+            add(t, "out/CTR_ESCAPE", size=1)
+        if case == "hardlink":
+            add(t, "passwd", type=tarfile.LNKTYPE, linkname="/etc/hostname")
+            add(t, "passwd", size=1)
+"#;
+    let before = std::fs::read("/etc/hostname").ok();
+    let made = Command::new("python3").args(["-c", script]).current_dir(env.path("")).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return; // Without python there is nothing to make the archives with.
+    }
+    for case in ["dotdot", "absolute", "symlink", "hardlink"] {
+        env.ctr(["import", &format!("{case}.tar"), case]).either(&[0, 1]);
+        assert!(!std::path::Path::new("/tmp/CTR_ESCAPE").exists(), "{case} escaped");
+    }
+    assert_eq!(std::fs::read("/etc/hostname").ok(), before);
+}
+
+#[test]
+fn inspect_and_history() {
+    let env = TestEnv::new();
+    let all = env.ctr("image inspect busybox").ok().json();
+    assert_eq!(all[0]["RepoTags"][0], "busybox:latest");
+    assert_eq!(all[0]["Config"]["Cmd"][0], "sh");
+    assert_eq!(all[0]["Os"], "linux");
+    env.ctr("inspect busybox").ok().prints("RootFS");
+}
