@@ -30,7 +30,15 @@ fn copy_rules() {
                 COPY --chown=33:nogroup --chmod=640 a.txt /owned\nCOPY link /linked\n";
     env.build("app", "ctx", file).ok();
     let list = env.ctr("run --rm app find /w /all /many -type f").ok().stdout();
-    for path in ["/w/renamed.txt", "/w/into/a.txt", "/w/b.txt", "/w/deep/c.txt", "/all/deep/c.txt", "/many/a.txt", "/many/b.txt"] {
+    for path in [
+        "/w/renamed.txt",
+        "/w/into/a.txt",
+        "/w/b.txt",
+        "/w/deep/c.txt",
+        "/all/deep/c.txt",
+        "/many/a.txt",
+        "/many/b.txt",
+    ] {
         assert!(list.lines().any(|line| line == path), "{path} in {list}");
     }
     env.ctr("run --rm app stat -c '%u:%g %a' /owned").ok().prints("33:65534 640");
@@ -41,7 +49,8 @@ fn copy_rules() {
 fn add_unpacks_archives() {
     let env = TestEnv::new();
     env.write("ctx/t/x/f", "inside");
-    let tar = std::process::Command::new("tar").args(["-C", "t", "-czf", "t.tgz", "."]).current_dir(env.path("ctx")).status();
+    let tar =
+        std::process::Command::new("tar").args(["-C", "t", "-czf", "t.tgz", "."]).current_dir(env.path("ctx")).status();
     assert!(tar.unwrap().success());
     env.build("app", "ctx", "FROM busybox\nADD t.tgz /un/\nCOPY t.tgz /kept/\n").ok();
     env.ctr("run --rm app sh -c 'cat /un/x/f; ls /kept'").ok().prints("inside").prints("t.tgz");
@@ -152,7 +161,8 @@ fn the_same_context_gives_the_same_image() {
 fn secrets_stay_out() {
     let env = TestEnv::new();
     env.write("token", "hunter2");
-    let file = "FROM busybox\nRUN --mount=type=secret,id=t,target=/run/t cat /run/t | wc -c > /length\nRUN test ! -e /run/t\n";
+    let file =
+        "FROM busybox\nRUN --mount=type=secret,id=t,target=/run/t cat /run/t | wc -c > /length\nRUN test ! -e /run/t\n";
     env.write("ctx/Containerfile", file);
     env.ctr("build --secret id=t,src=token -t app ctx").ok();
     env.ctr("run --rm app cat /length").ok().prints("7");

@@ -23,7 +23,8 @@ fn a_hundred_containers_from_eight_shells() {
     let words: Vec<&str> = ["inspect"].into_iter().chain(ids.iter().map(String::as_str)).collect();
     let all = env.ctr(words).ok().json();
     let texts = |pointer: &str| -> HashSet<String> {
-        let values = all.as_array().unwrap().iter().map(|one| one.pointer(pointer).unwrap().as_str().unwrap().to_owned());
+        let values =
+            all.as_array().unwrap().iter().map(|one| one.pointer(pointer).unwrap().as_str().unwrap().to_owned());
         values.filter(|text| !text.is_empty()).collect()
     };
     assert_eq!(texts("/NetworkSettings/IPAddress").len(), 100, "distinct addresses");
@@ -63,10 +64,11 @@ fn start_stop_and_remove_race() {
     let env = TestEnv::new();
     for _ in 0..5 {
         env.ctr("run -d --name busy busybox sleep 1000").ok();
-        let all: Vec<_> = ["stop -t 0 busy", "kill busy", "rm -f busy", "exec busy true", "logs busy", "start busy", "ps -a"]
-            .into_iter()
-            .map(|words| env.spawn(words))
-            .collect();
+        let all: Vec<_> =
+            ["stop -t 0 busy", "kill busy", "rm -f busy", "exec busy true", "logs busy", "start busy", "ps -a"]
+                .into_iter()
+                .map(|words| env.spawn(words))
+                .collect();
         for one in all {
             let out = one.wait();
             assert!(!out.stderr().contains("panicked"), "{out}");

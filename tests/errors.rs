@@ -88,7 +88,27 @@ fn broken_state_is_told_not_trusted() {
 #[test]
 fn odd_words_make_no_panic() {
     let env = TestEnv::new();
-    let words = ["", " ", "-", "--", "/", "..", "a\u{0301}", "\u{202e}x", "%s%n", "{{", "sha256:", "@", ":", "a@b", "💥", "'", "\"", "\\", "\n"];
+    let words = [
+        "",
+        " ",
+        "-",
+        "--",
+        "/",
+        "..",
+        "a\u{0301}",
+        "\u{202e}x",
+        "%s%n",
+        "{{",
+        "sha256:",
+        "@",
+        ":",
+        "a@b",
+        "💥",
+        "'",
+        "\"",
+        "\\",
+        "\n",
+    ];
     for word in words {
         for command in ["inspect", "logs", "stop", "rmi", "run", "start", "kill", "tag", "volume inspect"] {
             let mut args: Vec<&str> = command.split(' ').collect();
@@ -96,7 +116,22 @@ fn odd_words_make_no_panic() {
             let out = env.invoke(args).run();
             assert!(!out.stderr().contains("panicked") && out.code() < 128, "{out}");
         }
-        for flag in ["-e", "-p", "-v", "--mount", "-u", "-w", "--name", "-m", "--cpus", "--ulimit", "--add-host", "--network", "-l", "--restart"] {
+        for flag in [
+            "-e",
+            "-p",
+            "-v",
+            "--mount",
+            "-u",
+            "-w",
+            "--name",
+            "-m",
+            "--cpus",
+            "--ulimit",
+            "--add-host",
+            "--network",
+            "-l",
+            "--restart",
+        ] {
             let out = env.ctr(["create", flag, word, "busybox", "true"]);
             assert!(!out.stderr().contains("panicked") && out.code() < 126, "{flag} {out}");
         }

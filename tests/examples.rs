@@ -17,7 +17,8 @@ fn web() {
     let folder = example("web");
     env.ctr(["build", "-t", "web", folder.to_str().unwrap()]).ok();
     let settings = folder.join("settings.env");
-    env.ctr(["run", "-d", "--name", "web", "-p", "127.0.0.1::8080", "--env-file", settings.to_str().unwrap(), "web"]).ok();
+    env.ctr(["run", "-d", "--name", "web", "-p", "127.0.0.1::8080", "--env-file", settings.to_str().unwrap(), "web"])
+        .ok();
     let address = env.published("web", "8080");
     assert!(http_get(&address, "/").contains("It works"));
     assert!(http_get(&address, "/cgi-bin/hello").contains("Good day from an env file"));

@@ -13,7 +13,10 @@ fn runs_beside_the_init() {
     let env = with_sleeper();
     let processes = env.ctr("exec box ps -o pid,args").ok();
     processes.clone().prints("sleep 1000").prints("ps -o pid,args");
-    assert_eq!(env.ctr("exec box readlink /proc/self/ns/net").ok().text(), env.ctr("exec box readlink /proc/1/ns/net").ok().text());
+    assert_eq!(
+        env.ctr("exec box readlink /proc/self/ns/net").ok().text(),
+        env.ctr("exec box readlink /proc/1/ns/net").ok().text()
+    );
     env.ctr("exec box sh -c 'echo out; echo err >&2; exit 4'").fails(4).prints("out\n").says("err\n");
 }
 

@@ -20,7 +20,8 @@ fn import_and_list() {
 #[test]
 fn import_takes_changes_and_stdin() {
     let env = TestEnv::empty();
-    let script = "mkdir -p r/bin && cp /bin/busybox r/bin/ 2>/dev/null || cp /usr/bin/busybox r/bin/; tar -C r -czf r.tar.gz .";
+    let script =
+        "mkdir -p r/bin && cp /bin/busybox r/bin/ 2>/dev/null || cp /usr/bin/busybox r/bin/; tar -C r -czf r.tar.gz .";
     let made = Command::new("sh").args(["-c", script]).current_dir(env.path("")).status().unwrap();
     if !made.success() {
         return; // No busybox on this machine: the other tests import one all the same.
@@ -119,7 +120,8 @@ fn what_other_programs_write_is_loaded() {
     copy(&format!("docker-archive:{}:fromdocker:1", env.path("d.tar").display()));
     for file in ["o.tar", "d.tar"] {
         let loaded = env.ctr(["load", "-i", file]).ok().stdout();
-        let name = loaded.lines().find_map(|line| line.split_once(": ")).expect("a line `Loaded image: …`").1.to_owned();
+        let name =
+            loaded.lines().find_map(|line| line.split_once(": ")).expect("a line `Loaded image: …`").1.to_owned();
         env.ctr(["run", "--rm", &name, "echo", "alive"]).ok().prints("alive");
     }
 }

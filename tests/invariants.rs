@@ -24,7 +24,8 @@ const LIBRARIES: &[&str] = &["oci", "linux", "runtime", "network", "store", "reg
 
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let out = Command::new(cargo).args(["metadata", "--format-version=1", "--locked"]).current_dir(source_root()).output();
+    let out =
+        Command::new(cargo).args(["metadata", "--format-version=1", "--locked"]).current_dir(source_root()).output();
     let out = out.unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).unwrap()
@@ -70,7 +71,19 @@ fn tree_of(package: &str) -> BTreeSet<String> {
 #[test]
 fn the_runtime_speaks_no_network_and_keeps_no_database() {
     let tree = tree_of("runtime");
-    for banned in ["ureq", "rustls", "hyper", "reqwest", "http", "tokio", "async_std", "smol", "native_tls", "openssl", "rusqlite"] {
+    for banned in [
+        "ureq",
+        "rustls",
+        "hyper",
+        "reqwest",
+        "http",
+        "tokio",
+        "async_std",
+        "smol",
+        "native_tls",
+        "openssl",
+        "rusqlite",
+    ] {
         assert!(!tree.contains(banned), "ctr-runtime is built with {banned}");
     }
 }
@@ -134,8 +147,18 @@ fn unsafe_stands_in_linux_alone() {
 fn libraries_do_not_print_exit_or_read_the_environment() {
     // The runtime's own command line, and the hidden modes of the engine, are programs within a library's folder.
     let programs = ["runtime/src/main.rs", "runtime/src/cli"];
-    let words =
-        ["println!", "print!(", "eprintln!", "eprint!(", "dbg!(", "process::exit", "env::var", "env::vars", "env::args", "std::env::"];
+    let words = [
+        "println!",
+        "print!(",
+        "eprintln!",
+        "eprint!(",
+        "dbg!(",
+        "process::exit",
+        "env::var",
+        "env::vars",
+        "env::args",
+        "std::env::",
+    ];
     let found = lines_with(LIBRARIES, &words, &programs);
     assert!(found.is_empty(), "the caller's business:\n{}", found.join("\n"));
 }
@@ -150,7 +173,11 @@ fn libraries_do_not_panic_by_design() {
 #[test]
 fn names_are_resolved_by_our_own_resolver() {
     // In the libraries: nothing that leads to getaddrinfo.
-    let found = lines_with(LIBRARIES, &["to_socket_addrs", "lookup_host", "TcpStream::connect((\"", "getpwnam", "getaddrinfo"], &[]);
+    let found = lines_with(
+        LIBRARIES,
+        &["to_socket_addrs", "lookup_host", "TcpStream::connect((\"", "getpwnam", "getaddrinfo"],
+        &[],
+    );
     assert!(found.is_empty(), "use network::dns and the files:\n{}", found.join("\n"));
 }
 

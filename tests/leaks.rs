@@ -60,5 +60,7 @@ fn cgroups_are_empty_of_us() {
     let env = TestEnv::new();
     env.ctr("run --rm busybox true").ok();
     let ours: BTreeSet<_> = cgroup_mounts().into_iter().map(|mount| mount.join(format!("ctr-{}", env.tag()))).collect();
-    eventually("the parent cgroup goes with the last container", || ours.iter().all(|path| !path.exists()).then_some(()));
+    eventually("the parent cgroup goes with the last container", || {
+        ours.iter().all(|path| !path.exists()).then_some(())
+    });
 }

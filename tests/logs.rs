@@ -50,7 +50,21 @@ fn follows_to_the_end() {
 fn follows_across_rotation() {
     let env = TestEnv::new();
     let script = "mkfifo /gate; cat /gate; i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo line-$i-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done";
-    env.ctr(["run", "-d", "--name", "chatty", "--log-opt", "max-size=64k", "--log-opt", "max-file=3", "busybox", "sh", "-c", script]).ok();
+    env.ctr([
+        "run",
+        "-d",
+        "--name",
+        "chatty",
+        "--log-opt",
+        "max-size=64k",
+        "--log-opt",
+        "max-file=3",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ])
+    .ok();
     let mut follower = env.spawn("logs -f chatty");
     env.ctr("exec chatty sh -c 'echo go > /gate'").ok();
     follower.line_with("go");

@@ -25,7 +25,10 @@ fn reached_from_this_machine() {
     assert_eq!(http_get(&format!("{}:80", env.address_of("web")), "/"), "web\n");
     let shown = env.ctr("ps --format '{{.Ports}}'").ok().text();
     assert_eq!(shown, format!("0.0.0.0:{port}->80/tcp, [::]:{port}->80/tcp"));
-    assert_eq!(env.ctr("port web").ok().lines(), [format!("80/tcp -> 0.0.0.0:{port}"), format!("80/tcp -> [::]:{port}")]);
+    assert_eq!(
+        env.ctr("port web").ok().lines(),
+        [format!("80/tcp -> 0.0.0.0:{port}"), format!("80/tcp -> [::]:{port}")]
+    );
 }
 
 #[test]

@@ -54,7 +54,10 @@ fn json_a_line_each() {
     env.ctr("run -d --name one busybox sleep 1000").ok();
     let line = env.ctr("ps --format json").ok().text();
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!((&value["Names"], &value["Image"], &value["State"]), (&"one".into(), &"busybox".into(), &"running".into()));
+    assert_eq!(
+        (&value["Names"], &value["Image"], &value["State"]),
+        (&"one".into(), &"busybox".into(), &"running".into())
+    );
 }
 
 #[test]

@@ -100,7 +100,10 @@ fn sets_the_environment() {
 #[test]
 fn reads_env_files_as_docker_does() {
     let env = TestEnv::new();
-    env.write("a.env", "\u{feff}# comment\n  LEADING=kept \nQUOTED=\"q\"\r\nEMPTY=\nCALLER\nGONE\nHASH=a#b\nLAST=file\n\n");
+    env.write(
+        "a.env",
+        "\u{feff}# comment\n  LEADING=kept \nQUOTED=\"q\"\r\nEMPTY=\nCALLER\nGONE\nHASH=a#b\nLAST=file\n\n",
+    );
     let out = env.invoke("run --rm --env-file a.env -e LAST=flag busybox env").env("CALLER", "c").run().ok();
     let vars = out.lines();
     for expected in ["LEADING=kept ", "QUOTED=\"q\"", "EMPTY=", "CALLER=c", "HASH=a#b", "LAST=flag"] {
@@ -144,7 +147,8 @@ fn entrypoint() {
 #[test]
 fn its_own_namespaces() {
     let env = TestEnv::new();
-    let inside = env.ctr("run --rm busybox sh -c 'for n in pid mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done'");
+    let inside =
+        env.ctr("run --rm busybox sh -c 'for n in pid mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done'");
     for line in inside.ok().lines() {
         let kind = line.split(':').next().unwrap();
         let host = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
@@ -188,7 +192,9 @@ fn docker_s_default_privileges() {
 fn the_kernel_is_masked() {
     let env = TestEnv::new();
     env.ctr("run --rm busybox sh -c 'cat /proc/kcore | wc -c'").ok().prints("0\n");
-    env.ctr("run --rm busybox sh -c 'ls /sys/firmware /proc/acpi 2>/dev/null | grep -v :'").either(&[0, 1]).prints_nothing();
+    env.ctr("run --rm busybox sh -c 'ls /sys/firmware /proc/acpi 2>/dev/null | grep -v :'")
+        .either(&[0, 1])
+        .prints_nothing();
     env.ctr("run --rm busybox sh -c 'echo 1 > /proc/sys/kernel/printk'").fails(1).says("Read-only file system");
     env.ctr("run --rm busybox sh -c 'echo b > /proc/sysrq-trigger'").fails(1);
     env.ctr("run --rm busybox mount -t tmpfs none /mnt").fails(1).says("permission denied");
@@ -200,11 +206,14 @@ fn the_kernel_is_masked() {
 #[test]
 fn devices_and_mounts() {
     let env = TestEnv::new();
-    env.ctr("run --rm busybox sh -c 'echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c'").ok();
+    env.ctr("run --rm busybox sh -c 'echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c'")
+        .ok();
     let shm = env.ctr("run --rm busybox df -k /dev/shm").ok();
     shm.prints("65536");
     env.ctr("run --rm --shm-size 16m busybox df -k /dev/shm").ok().prints("16384");
-    env.ctr("run --rm busybox sh -c 'ls -ld /dev/shm /tmp; ls -l /dev/fd /dev/stdin /dev/ptmx'").ok().prints("/proc/self/fd");
+    env.ctr("run --rm busybox sh -c 'ls -ld /dev/shm /tmp; ls -l /dev/fd /dev/stdin /dev/ptmx'")
+        .ok()
+        .prints("/proc/self/fd");
 }
 
 #[test]
@@ -216,7 +225,9 @@ fn limits_are_set_in_the_cgroup() {
     let value = |v1: &str, v2: &str| {
         let name = format!("ctr-{}", env.tag());
         let id = env.inspect("small", "/Id").as_str().unwrap().to_owned();
-        let of = |mount: std::path::PathBuf, file: &str| std::fs::read_to_string(mount.join(&name).join(&id).join(file)).ok();
+        let of = |mount: std::path::PathBuf, file: &str| {
+            std::fs::read_to_string(mount.join(&name).join(&id).join(file)).ok()
+        };
         let found = test_support::cgroup_mounts().into_iter().find_map(|m| of(m.clone(), v1).or_else(|| of(m, v2)));
         found.unwrap_or_else(|| panic!("no {v1} nor {v2}")).trim().to_owned()
     };

@@ -122,7 +122,9 @@ fn rm() {
     let env = TestEnv::new();
     env.ctr("run -d --name r busybox sleep 1000").ok();
     let refused = env.ctr("rm r").fails(1).says_it_plainly();
-    refused.says("cannot remove container \"r\": container is running: stop the container before removing or force remove");
+    refused.says(
+        "cannot remove container \"r\": container is running: stop the container before removing or force remove",
+    );
     assert_eq!(env.ctr("rm -f r").ok().text(), "r");
     env.ctr("rm r").fails(1).says("No such container: r");
     env.ctr("rm -f r").ok();

@@ -40,7 +40,8 @@ fn named_ones_outlive_their_containers() {
 #[test]
 fn an_empty_one_is_filled_from_the_image() {
     let env = TestEnv::new();
-    let file = "FROM busybox\nRUN mkdir /site && echo page > /site/index.html && chown -R 33:33 /site && chmod 750 /site\n";
+    let file =
+        "FROM busybox\nRUN mkdir /site && echo page > /site/index.html && chown -R 33:33 /site && chmod 750 /site\n";
     env.build("site", "ctx", file).ok();
     env.ctr("run --rm -v web:/site site ls -ln /site").ok().prints("33");
     let folder = env.root().join("volumes/web/_data");
@@ -68,7 +69,8 @@ fn anonymous_ones_go_with_rm() {
 fn tmpfs() {
     let env = TestEnv::new();
     env.ctr("run --rm --tmpfs /t:size=1m,mode=1777 busybox df -k /t").ok().prints("1024");
-    let out = env.ctr("run --rm --mount type=tmpfs,dst=/t,tmpfs-size=2m,tmpfs-mode=0700 busybox sh -c 'df -k /t; ls -ld /t'");
+    let out =
+        env.ctr("run --rm --mount type=tmpfs,dst=/t,tmpfs-size=2m,tmpfs-mode=0700 busybox sh -c 'df -k /t; ls -ld /t'");
     out.ok().prints("2048").prints("drwx------");
 }
 
