@@ -45,6 +45,9 @@ pub enum EngineError {
     /// The runtime.
     #[error(transparent)]
     Runtime(#[from] runtime::RuntimeError),
+    /// Images, layers, containers, volumes.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
     /// A registry.
     #[error(transparent)]
     Registry(#[from] registry_client::RegistryError),

@@ -40,6 +40,7 @@ pub use state::{ProcessId, State, Status};
 pub use step::{StepMount, StepRequest};
 
 use std::path::{Path, PathBuf};
+use store::Store;
 
 /// Where an engine keeps its things. Everything that comes from the environment is read by the command line's owner.
 #[derive(Clone, Debug)]
@@ -68,17 +69,24 @@ impl EngineConfig {
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
+    store: Store,
 }
 
 impl Engine {
     /// Opens the data root; its folders are made where missing. Cheap: nothing is scanned.
     pub fn open(config: EngineConfig) -> Result<Engine> {
-        Ok(Engine { config })
+        let store = Store::open(&config.root)?;
+        Ok(Engine { config, store })
     }
 
     /// What it was opened with.
     pub fn config(&self) -> &EngineConfig {
         &self.config
+    }
+
+    /// Images, layers, containers, volumes.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The data root.
