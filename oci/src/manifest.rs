@@ -157,6 +157,7 @@ impl Index {
 
 /// What a manifest URL may answer with.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // One at a time, on the stack.
 pub enum Document {
     /// One image.
     Manifest(Manifest),

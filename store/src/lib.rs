@@ -5,6 +5,8 @@
 //! any later command sweeps it up.
 #![allow(clippy::todo, unused_variables)]
 
+mod archive;
+mod compression;
 mod error;
 mod lock;
 mod types;
@@ -162,22 +164,6 @@ impl Store {
     }
     /// The layer's compressed blob, made if there is none yet.
     pub fn layer_blob(&self, diff_id: &Digest) -> Result<Descriptor> {
-        todo!()
-    }
-}
-
-/// Archives.
-impl Store {
-    /// Makes an image of one layer out of a tar of a root file system (gzip and zstd are recognised).
-    pub fn import_tar(&self, reader: &mut dyn Read, names: &[Reference], options: &ImportOptions) -> Result<Digest> {
-        todo!()
-    }
-    /// Takes in all images of a docker or OCI archive (gzip and zstd are recognised).
-    pub fn load(&self, reader: &mut dyn Read) -> Result<Vec<Loaded>> {
-        todo!()
-    }
-    /// Writes images as an archive.
-    pub fn save(&self, names: &[&str], format: ArchiveFormat, out: &mut dyn Write) -> Result<()> {
         todo!()
     }
 }
