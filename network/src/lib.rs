@@ -24,6 +24,7 @@ mod link;
 mod namespace;
 mod nft;
 mod ports;
+mod privileges;
 pub mod proxy;
 mod publish;
 mod random;

@@ -37,7 +37,6 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 
-const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u16 = 10;
 const IFF_UP: u32 = 1;
@@ -258,7 +257,7 @@ pub(crate) fn addresses(socket: &mut Socket) -> Result<Vec<Ipv4Addr>, NetlinkErr
 #[cfg(test)]
 pub(crate) fn names(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
     let mut found = Vec::new();
-    let message = Message::new(RTM_GETLINK, DUMP, &[AF_UNSPEC; LINK_HEADER]);
+    let message = Message::new(RTM_GETLINK, DUMP, &[0; LINK_HEADER]);
     socket.get(message, |answer| {
         let attributes = answer.payload.get(LINK_HEADER..).unwrap_or_default();
         found.extend(attribute(attributes, IFLA_IFNAME).and_then(linux::netlink::text).map(str::to_owned));

@@ -19,7 +19,6 @@ fn a_bridge_comes_with_address_mtu_and_table() {
         }
         assert_eq!(run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
         let rules = run("nft list ruleset");
-        println!("{rules}");
         for part in [
             "iifname @bridges oifname != @bridges masquerade",
             "fib daddr type != local return",
@@ -64,7 +63,6 @@ fn within_tcp_refused(target: Ipv4Addr) -> bool {
     let start = Instant::now();
     let error =
         std::net::TcpStream::connect_timeout(&(target, 9).into(), std::time::Duration::from_secs(5)).unwrap_err();
-    println!("{target}: {error} after {:?}", start.elapsed());
     error.kind() == std::io::ErrorKind::ConnectionRefused
 }
 
