@@ -48,6 +48,14 @@ pub enum EngineError {
     /// Images, layers, containers, volumes.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+    /// A registry that does not give an image away, or does not have it: they don't tell which.
+    #[error("pull access denied for {name}, repository does not exist or may require a login: {source}")]
+    PullDenied {
+        /// The repository as people write it.
+        name: String,
+        /// What the registry said.
+        source: Box<registry_client::RegistryError>,
+    },
     /// A registry.
     #[error(transparent)]
     Registry(#[from] registry_client::RegistryError),
@@ -83,6 +91,7 @@ impl EngineError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             EngineError::Registry(error) => error.hint(),
+            EngineError::PullDenied { source, .. } => source.hint(),
             _ => None,
         }
     }

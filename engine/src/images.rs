@@ -4,12 +4,14 @@
 //! thread a layer and says what happens as typed events. What a progress bar looks like is the command line's affair.
 
 mod login;
+mod pull;
+mod push;
 mod settings;
+mod workers;
 
 pub use login::LoginRequest;
 pub use settings::RegistrySettings;
 
-use crate::{Engine, Result};
 use oci::{Digest, Platform, Reference};
 
 /// What to fetch.
@@ -151,17 +153,4 @@ pub struct Pushed {
     pub digest: Digest,
     /// The manifest's size in bytes.
     pub size_bytes: u64,
-}
-
-impl Engine {
-    /// Fetches an image: its layers side by side, largest first, each unpacked while it arrives. What is here is
-    /// not fetched again.
-    pub fn pull(&self, _request: &PullRequest, _progress: &(dyn Fn(PullEvent) + Sync)) -> Result<Pulled> {
-        todo!()
-    }
-
-    /// Sends a local image to the registry its name says: layers side by side, skipping what is there.
-    pub fn push(&self, _request: &PushRequest, _progress: &(dyn Fn(PushEvent) + Sync)) -> Result<Pushed> {
-        todo!()
-    }
 }

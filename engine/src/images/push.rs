@@ -1,0 +1,130 @@
+//! push: layers side by side, then the config, then the manifest – so that a name never points at what is not there.
+
+use super::workers::{Outcome, Watched};
+use super::{LayerInfo, PushEvent, PushRequest, PushState, Pushed};
+use crate::{Engine, EngineError, Result};
+use oci::{Descriptor, Digest, Document, Manifest, Reference};
+use registry_client::{BlobPush, Registry};
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::sync::Arc;
+use store::{Image, ImageSummary};
+
+type Progress<'a> = &'a (dyn Fn(PushEvent) + Sync);
+
+/// Repositories that a layer may be mounted from; more are not tried.
+const MAX_MOUNT_SOURCES: usize = 4;
+
+/// A layer on its way to the registry.
+struct Layer<'a> {
+    diff_id: &'a Digest,
+    /// Where the image has a manifest already: the blob it names.
+    blob: Option<Descriptor>,
+    mount_from: Vec<String>,
+}
+
+impl Engine {
+    /// Sends a local image to the registry its name says: layers side by side, skipping what is there.
+    pub fn push(&self, request: &PushRequest, progress: Progress<'_>) -> Result<Pushed> {
+        let registry = self.registry(request.tls_verify);
+        let pushed = self.push_to(&registry, &request.reference, progress);
+        for warning in registry.take_warnings() {
+            progress(PushEvent::Warning(warning));
+        }
+        pushed
+    }
+
+    fn push_to(&self, registry: &Registry, reference: &Reference, progress: Progress<'_>) -> Result<Pushed> {
+        let image = self.store().image(&reference.to_string())?;
+        progress(PushEvent::Started { repository: reference.repository() });
+        let layers = self.layers_of(&image, reference)?;
+        let info = |layer: &Layer<'_>| LayerInfo {
+            id: layer.diff_id.short().to_owned(),
+            size_bytes: layer.blob.as_ref().map_or(0, |blob| blob.size),
+        };
+        progress(PushEvent::Layers(layers.iter().map(info).collect()));
+        let mut seen = BTreeSet::new();
+        let unique: Vec<&Layer<'_>> = layers.iter().filter(|layer| seen.insert(layer.diff_id)).collect();
+        let outcome = Arc::new(Outcome::default());
+        outcome.run(&unique, |layer| self.send_layer(registry, reference, layer, &outcome, progress))?;
+
+        let (descriptor, bytes) = self.store().manifest_of(&image)?;
+        let manifest = parse_manifest(reference, &descriptor, &bytes)?;
+        let mut open = || self.open_blob(&manifest.config.digest);
+        registry.push_blob(reference, &manifest.config, &[], &mut open, &|_| {})?;
+        let digest = registry.push_manifest(reference, &descriptor.media_type, &bytes)?;
+        self.store().add_repo_digest(&image.id, &reference.at_digest(digest.clone()))?;
+        Ok(Pushed { digest, size_bytes: descriptor.size })
+    }
+
+    /// The image's layers, lowest first, with where else on that registry each may be.
+    fn layers_of<'a>(&self, image: &'a Image, to: &Reference) -> Result<Vec<Layer<'a>>> {
+        let blobs = match &image.manifest {
+            Some(_) => {
+                let (descriptor, bytes) = self.store().manifest_of(image)?;
+                parse_manifest(to, &descriptor, &bytes)?.layers.into_iter().map(Some).collect()
+            }
+            None => vec![None; image.config.rootfs.diff_ids.len()],
+        };
+        let others = self.store().images()?;
+        let layer = |(diff_id, blob)| Layer { diff_id, blob, mount_from: mount_sources(&others, to, diff_id) };
+        Ok(image.config.rootfs.diff_ids.iter().zip(blobs).map(layer).collect())
+    }
+
+    fn send_layer(
+        &self,
+        registry: &Registry,
+        to: &Reference,
+        layer: &Layer<'_>,
+        outcome: &Arc<Outcome>,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let event = |state| progress(PushEvent::Layer { id: layer.diff_id.short().to_owned(), state });
+        let blob = match &layer.blob {
+            Some(blob) => blob.clone(),
+            None => {
+                event(PushState::Preparing);
+                self.store().layer_blob(layer.diff_id)?
+            }
+        };
+        let sent = |done_bytes| event(PushState::Pushing { done_bytes, total_bytes: blob.size });
+        let mut open = || {
+            let inner = self.open_blob(&blob.digest)?;
+            Ok(Box::new(Watched { inner, outcome: outcome.clone() }) as Box<dyn Read>)
+        };
+        let how = registry.push_blob(to, &blob, &layer.mount_from, &mut open, &sent)?;
+        event(match how {
+            BlobPush::Existing => PushState::AlreadyExists,
+            BlobPush::Mounted(from) => PushState::Mounted { from },
+            BlobPush::Uploaded => PushState::Pushed,
+        });
+        Ok(())
+    }
+
+    fn open_blob(&self, digest: &Digest) -> io::Result<Box<dyn Read>> {
+        Ok(Box::new(self.store().blob(digest).map_err(io::Error::other)?))
+    }
+}
+
+/// Repositories of the same registry that are known to have the layer: images pulled from or pushed to there.
+fn mount_sources(images: &[ImageSummary], to: &Reference, diff_id: &Digest) -> Vec<String> {
+    let with_layer = images.iter().filter(|image| image.diff_ids.contains(diff_id));
+    let mut sources: Vec<String> = with_layer
+        .flat_map(|image| &image.repo_digests)
+        .filter(|name| name.domain() == to.domain() && name.path() != to.path())
+        .map(|name| name.path().to_owned())
+        .collect();
+    sources.sort();
+    sources.dedup();
+    sources.truncate(MAX_MOUNT_SOURCES);
+    sources
+}
+
+fn parse_manifest(reference: &Reference, descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest> {
+    match Document::parse(bytes, Some(&descriptor.media_type)).map_err(store::StoreError::from)? {
+        Document::Manifest(manifest) => Ok(manifest),
+        Document::Index(_) => {
+            Err(EngineError::Invalid(format!("{}: an index where an image's manifest should be", reference.familiar())))
+        }
+    }
+}
