@@ -8,6 +8,7 @@
 mod archive;
 mod compression;
 mod error;
+mod layer_tar;
 mod lock;
 mod types;
 
