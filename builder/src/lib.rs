@@ -14,6 +14,10 @@
 
 mod error;
 mod event;
+mod expand;
+mod ignore;
+mod instruction;
+mod parser;
 mod request;
 
 pub use error::{BuildError, SourceLine};
