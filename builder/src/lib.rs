@@ -17,8 +17,12 @@ mod event;
 mod expand;
 mod ignore;
 mod instruction;
+mod layer;
+mod paths;
 mod parser;
 mod request;
+mod step_error;
+mod tree;
 
 pub use error::{BuildError, SourceLine};
 pub use event::{BuildEvent, OutputStream, StepId, Warning};

@@ -11,6 +11,7 @@ mod suggest;
 pub(crate) use file::{Chmod, CopyInstruction};
 pub(crate) use lint::lint;
 pub(crate) use parse::{from_node, trigger};
+pub(crate) use suggest::nearest;
 pub(crate) use run::{Mount, MountKind, RunInstruction, Sharing};
 
 use crate::parser::{Heredoc, Span};
