@@ -18,8 +18,8 @@ mod expand;
 mod ignore;
 mod instruction;
 mod layer;
-mod paths;
 mod parser;
+mod paths;
 mod request;
 mod step_error;
 mod tree;
@@ -39,5 +39,15 @@ pub struct Built {
     pub warnings: Vec<Warning>,
 }
 
-// `build(&engine::Engine, &BuildRequest, &(dyn Fn(BuildEvent) + Sync)) -> Result<Built, BuildError>` follows
-// as soon as `engine::Engine` is there.
+/// Builds the image `request` describes in `engine`'s store. `events` is called from several threads,
+/// as things happen; it should return quickly.
+///
+/// A build that fails or is killed leaves cached steps for the next one, nothing else.
+pub fn build(
+    engine: &engine::Engine,
+    request: &BuildRequest,
+    events: &(dyn Fn(BuildEvent) + Sync),
+) -> Result<Built, BuildError> {
+    let _ = (engine, request, events);
+    todo!()
+}

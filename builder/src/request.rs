@@ -2,6 +2,7 @@
 
 use crate::BuildError;
 use oci::{Platform, Reference};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A build, wholly described. `BuildRequest::new` gives the defaults.
@@ -83,9 +84,41 @@ impl Containerfile {
     ///
     /// As docker has it, a relative `file` is relative to the caller's directory.
     pub fn find(context: &Path, file: Option<&Path>) -> Result<Containerfile, BuildError> {
-        let _ = (context, file);
-        todo!()
+        let folder_file = |name| context.join(name);
+        let Some(path) = file else {
+            for name in ["Containerfile", "Dockerfile"] {
+                if let Some(text) = read_bounded(&folder_file(name))? {
+                    return Ok(Containerfile { name: name.to_owned(), text, path: Some(folder_file(name)) });
+                }
+            }
+            let message = format!(
+                "failed to read Containerfile: neither Containerfile nor Dockerfile is in {}: name one with -f",
+                context.display()
+            );
+            return Err(BuildError::NoContainerfile { message });
+        };
+        let text = read_bounded(path)?.ok_or_else(|| {
+            let message = format!("failed to read Containerfile: open {}: no such file or directory", path.display());
+            BuildError::NoContainerfile { message }
+        })?;
+        Ok(Containerfile { name: path.display().to_string(), text, path: Some(path.to_owned()) })
     }
+}
+
+/// The file's bytes; None where there is no file.
+fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
+    let fail = |source| BuildError::Io { operation: "read", path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    };
+    let mut text = Vec::new();
+    file.take(MAX_CONTAINERFILE_BYTES + 1).read_to_end(&mut text).map_err(fail)?;
+    if text.len() as u64 > MAX_CONTAINERFILE_BYTES {
+        return Err(fail(io::Error::other(format!("larger than {MAX_CONTAINERFILE_BYTES} bytes"))));
+    }
+    Ok(Some(text))
 }
 
 /// When a base image is fetched from its registry.

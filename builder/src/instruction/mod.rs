@@ -11,8 +11,8 @@ mod suggest;
 pub(crate) use file::{Chmod, CopyInstruction};
 pub(crate) use lint::lint;
 pub(crate) use parse::{from_node, trigger};
-pub(crate) use suggest::nearest;
 pub(crate) use run::{Mount, MountKind, RunInstruction, Sharing};
+pub(crate) use suggest::nearest;
 
 use crate::parser::{Heredoc, Span};
 

@@ -34,13 +34,12 @@ impl LayerWriter {
         for entry in &manifest.entries {
             let attributes = entry.attributes.changed(placement.owner, placement.chmod.as_ref(), &entry.kind);
             let target = match placement.follow_links {
-                true => self.followed(&to.join(&entry.path), entry.kind == Kind::Folder)?,
-                false if entry.path.as_os_str().is_empty() => to.to_owned(),
-                false => to.join(&entry.path),
+                true => self.followed(&below(to, &entry.path), entry.kind == Kind::Folder)?,
+                false => below(to, &entry.path),
             };
             match &entry.kind {
                 Kind::Folder => self.folder(&target, &attributes, entry.path.as_os_str().is_empty())?,
-                Kind::File { .. } => self.file(tree, &start.join(&entry.path), entry, &target, &attributes)?,
+                Kind::File { .. } => self.file(tree, &below(start, &entry.path), entry, &target, &attributes)?,
                 Kind::Link { target: text } => self.link(&target, text, &attributes)?,
                 Kind::Special { file_type, device } => self.special(&target, *file_type, *device, &attributes)?,
             }
@@ -169,6 +168,11 @@ impl LayerWriter {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
         Ok(self.resolve(parent)?.path.join(name))
     }
+}
+
+/// `path` below `start`, which may be empty: joining an empty path would add a slash.
+fn below(start: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { start.to_owned() } else { start.join(path) }
 }
 
 fn split(path: &Path) -> StepResult<(&Path, &OsStr)> {

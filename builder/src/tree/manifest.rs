@@ -36,10 +36,17 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Folder,
-    File { digest: Digest },
-    Link { target: PathBuf },
+    File {
+        digest: Digest,
+    },
+    Link {
+        target: PathBuf,
+    },
     /// A fifo or device: the file type's bits and the device number.
-    Special { file_type: u32, device: u64 },
+    Special {
+        file_type: u32,
+        device: u64,
+    },
 }
 
 /// Owner, permission, time and extended attributes.
@@ -194,8 +201,7 @@ impl Walk<'_> {
                 let file = rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())
                     .map_err(|e| StepError::io("open", shown(), e))?;
                 let found = xattrs(file.as_fd(), self.tree.owned_by_root);
-                let digest =
-                    hash(File::from(file), &mut self.buffer).map_err(|e| StepError::io("read", shown(), e))?;
+                let digest = hash(File::from(file), &mut self.buffer).map_err(|e| StepError::io("read", shown(), e))?;
                 (Kind::File { digest }, found)
             }
             FileType::Symlink => {

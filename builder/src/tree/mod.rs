@@ -7,7 +7,6 @@ mod select;
 pub(crate) use manifest::{Attributes, Entry, Kind, Manifest, Stamp};
 pub(crate) use select::{Selected, is_archive};
 
-
 use crate::ignore::IgnoreRules;
 use crate::paths::{Found, Lookup, Resolved, resolve};
 use crate::step_error::{StepError, StepResult};
