@@ -129,6 +129,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) die_with_parent: bool,
     pub(crate) reaper: bool,
     pub(crate) extra_fds: Vec<OwnedFd>,
+    pub(crate) listener: Option<OwnedFd>,
     pub(crate) new_keyring: bool,
     pub(crate) keyring_name: CString,
     pub(crate) has_runtime_hooks: bool,
@@ -138,6 +139,23 @@ pub(crate) struct Plan<'a> {
 
 /// Sets a container up. Single-threaded callers only. Nothing is left behind when it fails.
 pub fn create(request: CreateRequest<'_>) -> Result<Created, RuntimeError> {
+    create_with(request, None)
+}
+
+/// As [`create`], for a caller that ends before the container is started: the init waits for a connection to `listener`
+/// (a listening seqpacket socket), over which [`start_over`] starts it.
+pub fn create_listening(request: CreateRequest<'_>, listener: OwnedFd) -> Result<Created, RuntimeError> {
+    let mut created = create_with(request, Some(listener))?;
+    created.channel = None;
+    Ok(created)
+}
+
+/// Executes the program of a container made by [`create_listening`], over a connection to its listener.
+pub fn start_over(connection: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+    start_through(connection)
+}
+
+fn create_with(request: CreateRequest<'_>, listener: Option<OwnedFd>) -> Result<Created, RuntimeError> {
     let threads = linux::process::thread_count()?;
     if threads != 1 {
         return Err(RuntimeError::Threads(threads));
@@ -150,7 +168,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, RuntimeError> {
             Cgroup::create(path, resources, &mut warnings)?
         }
     };
-    match create_in(request, cgroup.clone(), warnings) {
+    match create_in(request, listener, cgroup.clone(), warnings) {
         Ok(created) => Ok(created),
         Err(error) => {
             // The first error is the one to tell; a folder that stays is empty and taken over by the next attempt.
@@ -160,7 +178,12 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, RuntimeError> {
     }
 }
 
-fn create_in(request: CreateRequest<'_>, cgroup: Cgroup, mut warnings: Vec<String>) -> Result<Created, RuntimeError> {
+fn create_in(
+    request: CreateRequest<'_>,
+    listener: Option<OwnedFd>,
+    cgroup: Cgroup,
+    mut warnings: Vec<String>,
+) -> Result<Created, RuntimeError> {
     let spec = request.spec;
     let id = request.id.to_owned();
     let hooks_of = |pick: fn(&oci_spec::runtime::Hooks) -> &Option<Vec<Hook>>| {
@@ -169,7 +192,8 @@ fn create_in(request: CreateRequest<'_>, cgroup: Cgroup, mut warnings: Vec<Strin
     #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
     let runtime_hooks = [hooks_of(|h| h.prestart()), hooks_of(|h| h.create_runtime())];
     let hook_state = state_for_hooks(&id, spec, None);
-    let plan = plan(request, &cgroup, &mut warnings, &hook_state)?;
+    let mut plan = plan(request, &cgroup, &mut warnings, &hook_state)?;
+    plan.listener = listener;
     let created = plan.created;
     let pid_namespace = plan.joined.iter().find(|(kind, ..)| *kind == Namespaces::PID).map(|(.., fd)| fd.try_clone());
     let pid_namespace = pid_namespace.transpose().map_err(|e| RuntimeError::file("dup", "the pid namespace", e))?;
@@ -277,6 +301,17 @@ impl Maker {
     }
 }
 
+fn start_through(channel: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+    let died = |_| RuntimeError::Init("it died before it was started".to_owned());
+    channel::send(channel, &ToInit::Start, None).map_err(died)?;
+    // The end of the stream is the exec: the channel closes by it.
+    match channel::receive::<FromInit>(channel)? {
+        None => Ok(()),
+        Some((FromInit::Failed(failure), _)) => Err(failure.into()),
+        Some(_) => Err(RuntimeError::Init("it said something unexpected".to_owned())),
+    }
+}
+
 impl Created {
     /// Executes the program. The error's exit code is 126 or 127 when that is what failed; the init has exited and is reaped
     /// then, its cgroup is for the caller to remove.
@@ -284,21 +319,7 @@ impl Created {
         let Some(channel) = self.channel.take() else {
             return Err(RuntimeError::Spec("the container is started already".to_owned()));
         };
-        let failed = match channel::send(channel.as_fd(), &ToInit::Start, None) {
-            // The end of the stream is the exec: the channel closes by it.
-            Ok(()) => channel::receive::<FromInit>(channel.as_fd())?.map(|(message, _)| match message {
-                FromInit::Failed(failure) => failure.into(),
-                _ => RuntimeError::Init("it said something unexpected".to_owned()),
-            }),
-            Err(_) => Some(RuntimeError::Init("it died before it was started".to_owned())),
-        };
-        match failed {
-            None => Ok(()),
-            Some(error) => {
-                end(self.pidfd.as_fd());
-                Err(error)
-            }
-        }
+        start_through(channel.as_fd()).inspect_err(|_| end(self.pidfd.as_fd()))
     }
 
     /// Signals the init.
@@ -309,11 +330,6 @@ impl Created {
     /// Blocks until the init is gone and reaps it: its exit code, 128 + the signal's number if killed.
     pub fn wait(&self) -> Result<u8, RuntimeError> {
         Ok(linux::process::reap(self.pidfd.as_fd())?)
-    }
-
-    /// The channel the init waits on, for a caller that lets another process start it ([`start_over`]).
-    pub fn take_channel(&mut self) -> Option<OwnedFd> {
-        self.channel.take()
     }
 }
 
@@ -437,6 +453,7 @@ fn plan<'a>(
         die_with_parent: request.die_with_parent,
         reaper: request.init,
         extra_fds: request.extra_fds,
+        listener: None,
     })
 }
 

@@ -170,6 +170,7 @@ fn live(
         console,
         channel,
         die_with_parent: request.die_with_parent,
+        listener: None,
         extra_fds: Vec::new(),
         reaper: false,
         start_hooks: &[],

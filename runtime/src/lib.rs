@@ -22,7 +22,9 @@ mod sysctl;
 mod user;
 
 pub use cgroup::{Cgroup, CgroupStats};
-pub use container::{CgroupRequest, CreateRequest, Created, MountSource, Root, Stdio, create};
+pub use container::{
+    CgroupRequest, CreateRequest, Created, MountSource, Root, Stdio, create, create_listening, start_over,
+};
 pub use defaults::{OCI_VERSION, capability_sets, default_spec};
 pub use error::RuntimeError;
 pub use exec::{ExecRequest, Executed, exec};

@@ -105,6 +105,8 @@ impl Cgroup {
                 here.push(name);
                 match fs::create_dir(&here) {
                     Ok(()) => {}
+                    // A neighbour on its way out took the common parent along.
+                    Err(error) if error.kind() == ErrorKind::NotFound && fs::create_dir_all(&here).is_ok() => {}
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(RuntimeError::file("create control group", &here, error)),
                 }
@@ -193,6 +195,23 @@ impl Cgroup {
         let deadline = Instant::now() + REMOVE_PATIENCE;
         for folder in &self.folders {
             remove_tree(folder.folder(), deadline)?;
+        }
+        Ok(())
+    }
+}
+
+impl Cgroup {
+    /// As [`Cgroup::remove`], then the groups above it that are left empty: for whoever uses a parent of its own.
+    pub fn remove_with_parents(&self) -> Result<(), RuntimeError> {
+        self.remove()?;
+        for folder in &self.folders {
+            let above = folder.folder().ancestors().skip(1).take_while(|path| *path != folder.mount());
+            for parent in above {
+                // One that is in use stays.
+                if fs::remove_dir(parent).is_err() {
+                    break;
+                }
+            }
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) console: Option<OwnedFd>,
     pub(crate) channel: BorrowedFd<'a>,
     pub(crate) die_with_parent: bool,
+    /// Where whoever starts it will connect, if that is not its maker.
+    pub(crate) listener: Option<OwnedFd>,
     pub(crate) extra_fds: Vec<OwnedFd>,
     /// Stay as pid 1 and fork the program.
     pub(crate) reaper: bool,
@@ -63,7 +65,34 @@ pub(crate) fn run_program(mut environment: Environment<'_>) -> Result<Infallible
     let console = environment.console.take();
     channel::send(environment.channel, &FromInit::Ready { warnings }, console.as_ref().map(AsFd::as_fd))?;
     drop(console);
-    match channel::receive::<ToInit>(environment.channel)? {
+    let Some(listener) = environment.listener.take() else {
+        return start(&environment, environment.channel, is_terminal, &path);
+    };
+    let connection = accept(&listener)?;
+    drop(listener);
+    let Err(failure) = start(&environment, connection.as_fd(), is_terminal, &path);
+    // The maker is long gone; whoever starts the container is to hear it.
+    let _told = channel::send(connection.as_fd(), &FromInit::Failed(failure), None);
+    linux::process::exit_now(1)
+}
+
+fn accept(listener: &OwnedFd) -> Result<OwnedFd, Failure> {
+    loop {
+        match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+            Err(Errno::INTR) => {}
+            done => return Ok(done.map_err(|e| CallError::new("accept", "", e))?),
+        }
+    }
+}
+
+/// Waits for the word and goes.
+fn start(
+    environment: &Environment<'_>,
+    channel: BorrowedFd<'_>,
+    is_terminal: bool,
+    path: &CString,
+) -> Result<Infallible, Failure> {
+    match channel::receive::<ToInit>(channel)? {
         Some((ToInit::Start, _)) => {}
         // Nobody is left to start it.
         _ => linux::process::exit_now(0),
@@ -72,7 +101,7 @@ pub(crate) fn run_program(mut environment: Environment<'_>) -> Result<Infallible
     if environment.reaper {
         stay_as_reaper(is_terminal)?;
     }
-    execute(&environment, &path)
+    execute(environment, channel, path)
 }
 
 /// A new session with the program's streams at 0, 1, 2; whether they are a terminal.
@@ -216,9 +245,9 @@ fn stay_as_reaper(is_terminal: bool) -> Result<(), Failure> {
     }
 }
 
-fn execute(environment: &Environment<'_>, path: &CString) -> Result<Infallible, Failure> {
+fn execute(environment: &Environment<'_>, channel: BorrowedFd<'_>, path: &CString) -> Result<Infallible, Failure> {
     let process = environment.process;
-    let channel = linux::process::place_descriptors(&environment.extra_fds, 3, environment.channel)?;
+    let channel = linux::process::place_descriptors(&environment.extra_fds, 3, channel)?;
     let first = 3 + u32::try_from(environment.extra_fds.len()).unwrap_or(0);
     linux::process::close_on_exec_from(first)?;
     linux::process::reset_signals();

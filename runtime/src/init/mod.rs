@@ -76,6 +76,7 @@ fn live(mut plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Inf
         console,
         channel,
         die_with_parent: plan.die_with_parent,
+        listener: plan.listener.take(),
         extra_fds: std::mem::take(&mut plan.extra_fds),
         reaper: plan.reaper,
         start_hooks: &plan.start_hooks,

@@ -1,0 +1,191 @@
+//! The commands about containers that exist: state, list, kill, delete, pause, resume, ps, update; and spec, features.
+
+use super::state::{State, all};
+use super::{Args, CliError, Global, print};
+use oci_spec::runtime::LinuxResources;
+use runtime::hooks;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// How long a killed init may take to end, in seconds.
+const END_PATIENCE_SECONDS: i64 = 10;
+
+pub(super) fn state(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[], usize::MAX)?;
+    let state = State::load(global, args.id()?)?;
+    print(&format!("{:#}\n", state.shown()))
+}
+
+pub(super) fn list(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[("format", Some('f'), true), ("quiet", Some('q'), false)], usize::MAX)?;
+    let containers = all(global);
+    if args.flag("quiet") {
+        return print(&containers.iter().map(|state| format!("{}\n", state.id)).collect::<String>());
+    }
+    match args.value("format").unwrap_or("table") {
+        "json" => {
+            let shown: Vec<_> = containers.iter().map(State::shown).collect();
+            print(&format!("{}\n", serde_json::Value::from(shown)))
+        }
+        "table" => {
+            let width = containers.iter().map(|state| state.id.len()).max().unwrap_or(0).max(2);
+            let mut text = format!("{:width$}  {:<8}  {:<8}  {:<30}  BUNDLE\n", "ID", "PID", "STATUS", "CREATED");
+            for state in containers {
+                let status = state.status();
+                let pid = if status == "stopped" { 0 } else { state.pid };
+                let (id, created, bundle) = (&state.id, &state.created, state.bundle.display());
+                text += &format!("{id:width$}  {pid:<8}  {status:<8}  {created:<30}  {bundle}\n");
+            }
+            print(&text)
+        }
+        other => Err(CliError::new(format!("invalid format option {other:?}: table or json"))),
+    }
+}
+
+pub(super) fn kill(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[("all", Some('a'), false), ("signal", Some('s'), true)], usize::MAX)?;
+    let (id, signal) = match args.positional.as_slice() {
+        [id] => (id, args.value("signal").unwrap_or("SIGTERM")),
+        [id, signal] => (id, signal.as_str()),
+        _ => return Err(CliError::new("usage: ctr-runtime kill ID [SIGNAL]")),
+    };
+    let number = linux::signal::parse(signal).ok_or_else(|| CliError::new(format!("unknown signal {signal:?}")))?;
+    let state = State::load(global, id)?;
+    if args.flag("all") {
+        for pid in state.cgroup()?.processes()? {
+            // One that ended meanwhile needs no signal.
+            let _gone = linux::process::kill(pid, number);
+        }
+        return Ok(0);
+    }
+    let (_, init) = state.init().ok_or_else(|| CliError::new("container not running"))?;
+    linux::process::send_signal(init.as_fd(), number)?;
+    Ok(0)
+}
+
+pub(super) fn delete(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[("force", Some('f'), false)], usize::MAX)?;
+    let (id, force) = (args.id()?, args.flag("force"));
+    let state = match State::load(global, id) {
+        Err(error) if force && error.message.ends_with("does not exist") => {
+            // A create that was killed half-way leaves a folder without a state.
+            let _removed = fs::remove_dir_all(State::folder(global, id));
+            return Ok(0);
+        }
+        loaded => loaded?,
+    };
+    let status = state.status();
+    // A created container runs nothing of the user's yet.
+    if !force && !matches!(status, "stopped" | "created") {
+        return Err(CliError::new(format!("cannot delete container {id} that is not stopped: {status}")));
+    }
+    remove(global, &state)?;
+    Ok(0)
+}
+
+/// Ends what is left of a container and forgets it.
+pub(super) fn remove(global: &Global, state: &State) -> Result<(), CliError> {
+    let cgroup = state.cgroup()?;
+    if let Some((_, init)) = state.init() {
+        // A frozen process takes no signal on v1.
+        let _thawed = cgroup.thaw();
+        linux::process::send_signal(init.as_fd(), rustix::process::Signal::KILL.as_raw())?;
+        let patience = Timespec { tv_sec: END_PATIENCE_SECONDS, tv_nsec: 0 };
+        let _ended = poll(&mut [PollFd::new(&init, PollFlags::IN)], Some(&patience));
+    }
+    if !cgroup.is_empty()? {
+        cgroup.kill_all()?;
+    }
+    cgroup.remove_with_parents()?;
+    let folder = State::folder(global, &state.id);
+    fs::remove_dir_all(&folder).map_err(|e| CliError::new(format!("remove {}: {e}", folder.display())))?;
+    let poststop = state.config.hooks().as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
+    if let Err(why) = hooks::run(poststop, state.shown().to_string().as_bytes()) {
+        global.log_error(&format!("warning: {why}"));
+    }
+    Ok(())
+}
+
+pub(super) fn freeze(global: &Global, args: &[String], freeze: bool) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[], usize::MAX)?;
+    let state = State::load(global, args.id()?)?;
+    let cgroup = state.cgroup()?;
+    match (freeze, state.status()) {
+        (true, "running" | "created") => cgroup.freeze()?,
+        (true, _) => return Err(CliError::new("container not running")),
+        (false, "paused") => cgroup.thaw()?,
+        (false, _) => return Err(CliError::new("container not paused")),
+    }
+    Ok(0)
+}
+
+pub(super) fn ps(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[("format", Some('f'), true)], usize::MAX)?;
+    let pids = State::load(global, args.id()?)?.cgroup()?.processes()?;
+    match args.value("format").unwrap_or("table") {
+        "json" => print(&format!("{}\n", serde_json::json!(pids))),
+        _ => {
+            let line = |pid: &i32| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                format!("{pid:<8} {}\n", name.trim_end())
+            };
+            print(&format!("PID      CMD\n{}", pids.iter().map(line).collect::<String>()))
+        }
+    }
+}
+
+pub(super) fn update(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[("resources", Some('r'), true)], usize::MAX)?;
+    let state = State::load(global, args.id()?)?;
+    let mut text = String::new();
+    let read = match args.value("resources") {
+        Some("-") => std::io::stdin().take(1 << 20).read_to_string(&mut text),
+        Some(path) => fs::File::open(path).and_then(|file| file.take(1 << 20).read_to_string(&mut text)),
+        None => return Err(CliError::new("update needs --resources FILE")),
+    };
+    read.map_err(|e| CliError::new(format!("read the resources: {e}")))?;
+    let resources: LinuxResources =
+        serde_json::from_str(&text).map_err(|e| CliError::new(format!("parse the resources: {e}")))?;
+    for warning in state.cgroup()?.update(&resources)? {
+        global.log_error(&format!("warning: {warning}"));
+    }
+    Ok(0)
+}
+
+pub(super) fn spec(args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[("bundle", Some('b'), true), ("rootless", None, false)], usize::MAX)?;
+    let path = Path::new(args.value("bundle").unwrap_or(".")).join("config.json");
+    if path.exists() {
+        return Err(CliError::new(format!("file {} exists: remove it first", path.display())));
+    }
+    let text = serde_json::to_string_pretty(&runtime::default_spec()).map_err(|e| CliError::new(e.to_string()))?;
+    fs::write(&path, text + "\n").map_err(|e| CliError::new(format!("write {}: {e}", path.display())))?;
+    Ok(0)
+}
+
+pub(super) fn features() -> Result<u8, CliError> {
+    let names: Vec<String> = capabilities_names();
+    let features = serde_json::json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": runtime::OCI_VERSION,
+        "hooks": ["prestart", "createRuntime", "startContainer", "poststart", "poststop"],
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "capabilities": names,
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {
+                "enabled": true,
+                "archs": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+            },
+            "mountExtensions": {"idmap": {"enabled": false}},
+        },
+    });
+    print(&format!("{features:#}\n"))
+}
+
+fn capabilities_names() -> Vec<String> {
+    runtime::capabilities::ALL.iter().map(|capability| format!("CAP_{capability}")).collect()
+}

@@ -1,0 +1,270 @@
+//! run, create and start.
+
+use super::state::{State, check_id, now, start_time};
+use super::terminal::{Relay, send_console};
+use super::{Args, CliError, Global};
+use oci_spec::runtime::Spec;
+use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio, hooks};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const OPTIONS: &[super::OptionSpec] = &[
+    ("bundle", Some('b'), true),
+    ("console-socket", None, true),
+    ("pid-file", None, true),
+    ("preserve-fds", None, true),
+    ("no-pivot", None, false),
+    ("no-new-keyring", None, false),
+    ("detach", Some('d'), false),
+    ("keep", None, false),
+    ("init", None, false),
+    ("no-subreaper", None, false),
+];
+
+/// What create and run both need.
+struct Bundle {
+    path: PathBuf,
+    spec: Spec,
+    rootfs: PathBuf,
+}
+
+impl Bundle {
+    fn load(args: &Args) -> Result<Bundle, CliError> {
+        let path = Path::new(args.value("bundle").unwrap_or("."));
+        let path = fs::canonicalize(path).map_err(|e| CliError::new(format!("bundle {}: {e}", path.display())))?;
+        let config = path.join("config.json");
+        let text = fs::read(&config).map_err(|e| CliError::new(format!("read {}: {e}", config.display())))?;
+        let spec: Spec =
+            serde_json::from_slice(&text).map_err(|e| CliError::new(format!("parse {}: {e}", config.display())))?;
+        let root = spec.root().as_ref().ok_or_else(|| CliError::new("config.json: root is missing"))?;
+        let rootfs = path.join(root.path());
+        let rootfs =
+            fs::canonicalize(&rootfs).map_err(|e| CliError::new(format!("rootfs {}: {e}", rootfs.display())))?;
+        Ok(Bundle { path, spec, rootfs })
+    }
+
+    fn has_terminal(&self) -> bool {
+        self.spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true))
+    }
+
+    fn cgroup(&self, id: &str) -> String {
+        let path = self.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+        let path = path.map(|path| path.to_string_lossy().into_owned()).filter(|path| !path.is_empty());
+        match path {
+            Some(path) if path.starts_with('/') => path,
+            Some(path) => format!("/{path}"),
+            None => format!("/ctr-runtime/{id}"),
+        }
+    }
+}
+
+/// Copies of this process's own streams.
+pub(super) fn own_streams() -> Result<Stdio, CliError> {
+    let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| CliError::new(format!("dup: {e}")));
+    Ok(Stdio::Fds {
+        stdin: copy(rustix::stdio::stdin())?,
+        stdout: copy(rustix::stdio::stdout())?,
+        stderr: copy(rustix::stdio::stderr())?,
+    })
+}
+
+pub(super) fn terminal_size(console: Option<oci_spec::runtime::Box>) -> Option<(u16, u16)> {
+    let size = console?;
+    Some((u16::try_from(size.height()).ok()?, u16::try_from(size.width()).ok()?)).filter(|size| *size != (0, 0))
+}
+
+/// Descriptors 3.. that `--preserve-fds N` hands on.
+fn preserved(args: &Args) -> Result<Vec<OwnedFd>, CliError> {
+    let Some(count) = args.value("preserve-fds") else { return Ok(Vec::new()) };
+    let count: u32 = count
+        .parse()
+        .ok()
+        .filter(|n| *n <= 1024)
+        .ok_or_else(|| CliError::new(format!("--preserve-fds {count:?}: not a number")))?;
+    linux::process::inherited_descriptors(3, count).map_err(CliError::from)
+}
+
+fn make(global: &Global, args: &Args, bundle: &Bundle, wait_for_start: bool) -> Result<Created, CliError> {
+    let id = args.id()?;
+    let size = terminal_size(bundle.spec.process().as_ref().and_then(|process| process.console_size()));
+    if args.value("console-socket").is_some() && !bundle.has_terminal() {
+        return Err(CliError::new("--console-socket is of no use: process.terminal is false"));
+    }
+    let request = CreateRequest {
+        id,
+        spec: &bundle.spec,
+        root: Root::Path(bundle.rootfs.clone()),
+        stdio: if bundle.has_terminal() { Stdio::Terminal { size } } else { own_streams()? },
+        netns: None,
+        mount_sources: Vec::new(),
+        cgroup: CgroupRequest::Path(bundle.cgroup(id)),
+        die_with_parent: false,
+        init: args.flag("init"),
+        extra_fds: preserved(args)?,
+    };
+    let mut created = if wait_for_start {
+        runtime::create_listening(request, listen(&State::listener(global, id))?)?
+    } else {
+        runtime::create(request)?
+    };
+    let finished = finish(global, args, bundle, &mut created);
+    if finished.is_err() {
+        let _killed = created.kill(rustix::process::Signal::KILL);
+        let _reaped = created.wait();
+        let _removed = created.cgroup.remove();
+    }
+    finished.map(|()| created)
+}
+
+/// Writes down what was made.
+fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) -> Result<(), CliError> {
+    let id = args.id()?;
+    for warning in &created.warnings {
+        global.log_error(&format!("warning: {warning}"));
+    }
+    let pid = created.pid.as_raw_nonzero().get();
+    let state = State {
+        oci_version: runtime::OCI_VERSION.to_owned(),
+        id: id.to_owned(),
+        pid,
+        pid_start_time: start_time(pid).unwrap_or(0),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.rootfs.clone(),
+        created: now(),
+        started: false,
+        cgroup: bundle.cgroup(id),
+        config: bundle.spec.clone(),
+    };
+    state.save(global)?;
+    if let (Some(socket), Some(console)) = (args.value("console-socket"), created.console.take()) {
+        send_console(Path::new(socket), console.as_fd())?;
+    }
+    if let Some(file) = args.value("pid-file") {
+        fs::write(file, pid.to_string()).map_err(|e| CliError::new(format!("write {file}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Makes the state folder: its name is the lock on the id.
+fn claim(global: &Global, id: &str) -> Result<(), CliError> {
+    check_id(id)?;
+    let at = |error: std::io::Error| CliError::new(format!("create {}: {error}", State::folder(global, id).display()));
+    fs::create_dir_all(&global.root).map_err(at)?;
+    match fs::create_dir(State::folder(global, id)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(CliError::new(format!("container with id \"{id}\" already exists")))
+        }
+        done => done.map_err(at),
+    }
+}
+
+fn release(global: &Global, id: &str) {
+    // What can't be removed shows as a container that does not exist any more.
+    let _removed = fs::remove_dir_all(State::folder(global, id));
+}
+
+pub(super) fn create(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, OPTIONS, usize::MAX)?;
+    let id = args.id()?;
+    let bundle = Bundle::load(&args)?;
+    if bundle.has_terminal() && args.value("console-socket").is_none() {
+        return Err(CliError::new("cannot allocate tty if runc will detach without setting console socket"));
+    }
+    claim(global, id)?;
+    make(global, &args, &bundle, true).inspect_err(|_| release(global, id))?;
+    Ok(0)
+}
+
+pub(super) fn start(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, &[], usize::MAX)?;
+    let mut state = State::load(global, args.id()?)?;
+    match state.status() {
+        "created" => {}
+        "stopped" => return Err(CliError::new("cannot start a container that has stopped")),
+        _ => return Err(CliError::new("cannot start an already running container")),
+    }
+    let listener = State::listener(global, &state.id);
+    let connection = connect(&listener)?;
+    runtime::start_over(connection.as_fd())?;
+    let _removed = fs::remove_file(listener);
+    state.started = true;
+    state.save(global)?;
+    poststart(&state)?;
+    Ok(0)
+}
+
+fn poststart(state: &State) -> Result<(), CliError> {
+    let hooks = state.config.hooks().as_ref().and_then(|hooks| hooks.poststart().as_deref()).unwrap_or_default();
+    hooks::run(hooks, state.shown().to_string().as_bytes()).map_err(|why| {
+        // A failing poststart hook stops the container (runtime-spec 1.3).
+        if let Some((_, init)) = state.init() {
+            let _gone = linux::process::send_signal(init.as_fd(), rustix::process::Signal::KILL.as_raw());
+        }
+        CliError::new(why)
+    })
+}
+
+pub(super) fn run(global: &Global, args: &[String]) -> Result<u8, CliError> {
+    let (args, _) = Args::parse(args, OPTIONS, usize::MAX)?;
+    let id = args.id()?;
+    let bundle = Bundle::load(&args)?;
+    let detach = args.flag("detach");
+    if detach && bundle.has_terminal() && args.value("console-socket").is_none() {
+        return Err(CliError::new("cannot allocate tty if runc will detach without setting console socket"));
+    }
+    claim(global, id)?;
+    let relay = if detach { None } else { Some(Relay::prepare().inspect_err(|_| release(global, id))?) };
+    let result = run_created(global, &args, &bundle, relay);
+    if (!detach && !args.flag("keep")) || result.is_err() {
+        if let Ok(state) = State::load(global, id) {
+            super::commands::remove(global, &state)?;
+        }
+        release(global, id);
+    }
+    result
+}
+
+fn run_created(global: &Global, args: &Args, bundle: &Bundle, relay: Option<Relay>) -> Result<u8, CliError> {
+    let mut created = make(global, args, bundle, false)?;
+    created.start()?;
+    let mut state = State::load(global, args.id()?)?;
+    state.started = true;
+    if relay.is_none() || args.flag("keep") || has_poststart(&state) {
+        state.save(global)?;
+        poststart(&state)?;
+    }
+    match relay {
+        Some(relay) => relay.until_exit(created.pidfd.as_fd(), created.console.take()),
+        None => Ok(0),
+    }
+}
+
+fn has_poststart(state: &State) -> bool {
+    state.config.hooks().as_ref().is_some_and(|hooks| hooks.poststart().is_some())
+}
+
+fn socket() -> Result<OwnedFd, CliError> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|e| CliError::new(format!("socket: {e}")))
+}
+
+fn address(path: &Path) -> Result<SocketAddrUnix, CliError> {
+    SocketAddrUnix::new(path).map_err(|e| CliError::new(format!("socket {}: {e}", path.display())))
+}
+
+fn listen(path: &Path) -> Result<OwnedFd, CliError> {
+    let (socket, address) = (socket()?, address(path)?);
+    rustix::net::bind(&socket, &address)
+        .and_then(|()| rustix::net::listen(&socket, 1))
+        .map_err(|e| CliError::new(format!("listen on {}: {e}", path.display())))?;
+    Ok(socket)
+}
+
+fn connect(path: &Path) -> Result<OwnedFd, CliError> {
+    let (socket, address) = (socket()?, address(path)?);
+    rustix::net::connect(&socket, &address)
+        .map_err(|e| CliError::new(format!("connect to {}: {e}", path.display())))?;
+    Ok(socket)
+}

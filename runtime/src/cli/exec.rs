@@ -1,0 +1,144 @@
+//! exec: a further process in a running container.
+
+use super::create::{own_streams, terminal_size};
+use super::state::State;
+use super::terminal::{Relay, send_console};
+use super::{Args, CliError, Global};
+use oci_spec::runtime::Process;
+use runtime::{ExecRequest, Stdio, capabilities};
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+const OPTIONS: &[super::OptionSpec] = &[
+    ("process", Some('p'), true),
+    ("tty", Some('t'), false),
+    ("detach", Some('d'), false),
+    ("env", Some('e'), true),
+    ("cwd", None, true),
+    ("user", Some('u'), true),
+    ("additional-gids", Some('g'), true),
+    ("cap", Some('c'), true),
+    ("no-new-privs", None, false),
+    ("pid-file", None, true),
+    ("console-socket", None, true),
+];
+
+pub(super) fn exec(global: &Global, arguments: &[String]) -> Result<u8, CliError> {
+    let (mut args, mut at) = Args::parse(arguments, OPTIONS, 1)?;
+    let id = args.positional.pop().ok_or_else(|| CliError::new("container id cannot be empty"))?;
+    // Options may also stand between the id and the program.
+    while arguments.get(at).is_some_and(|arg| arg.starts_with('-') && arg != "--") {
+        let (more, used) =
+            Args::parse(&arguments[at..], OPTIONS, 0).and_then(|_| Args::parse(&arguments[at..], OPTIONS, 1))?;
+        for (name, values) in more.values {
+            args.values.entry(name).or_default().extend(values);
+        }
+        at += used - more.positional.len();
+        if !more.positional.is_empty() {
+            break;
+        }
+    }
+    let program = arguments.get(at..).unwrap_or_default();
+    let program = program.strip_prefix(&["--".to_owned()]).unwrap_or(program);
+    let state = State::load(global, &id)?;
+    let (init_pid, init) = match state.status() {
+        "running" | "created" => state.init(),
+        "paused" => return Err(CliError::new("cannot exec in a paused container")),
+        _ => None,
+    }
+    .ok_or_else(|| CliError::new("cannot exec in a stopped container"))?;
+    let process = process(&args, program, &state)?;
+    let terminal = process.terminal() == Some(true);
+    let cgroup = state.cgroup()?;
+    let relay = if args.flag("detach") { None } else { Some(Relay::prepare()?) };
+    let mut executed = runtime::exec(ExecRequest {
+        init: init.as_fd(),
+        init_pid,
+        process: &process,
+        seccomp: state.config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        stdio: if terminal {
+            Stdio::Terminal { size: terminal_size(process.console_size()) }
+        } else {
+            own_streams()?
+        },
+        cgroup: &cgroup,
+        die_with_parent: false,
+    })?;
+    if let Some(file) = args.value("pid-file") {
+        let pid = executed.pid.as_raw_nonzero().to_string();
+        fs::write(file, pid).map_err(|e| CliError::new(format!("write {file}: {e}")))?;
+    }
+    if let (Some(socket), Some(console)) = (args.value("console-socket"), executed.console.as_ref()) {
+        send_console(Path::new(socket), console.as_fd())?;
+        executed.console = None;
+    }
+    match relay {
+        Some(relay) => relay.until_exit(executed.pidfd.as_fd(), executed.console.take()),
+        None => Ok(0),
+    }
+}
+
+/// The process file, or the container's own process with the options' changes.
+fn process(args: &Args, program: &[String], state: &State) -> Result<Process, CliError> {
+    if let Some(path) = args.value("process") {
+        let text = fs::read(path).map_err(|e| CliError::new(format!("read {path}: {e}")))?;
+        return serde_json::from_slice(&text).map_err(|e| CliError::new(format!("parse {path}: {e}")));
+    }
+    if program.is_empty() {
+        return Err(CliError::new("process args cannot be empty"));
+    }
+    let mut process = state.config.process().clone().unwrap_or_default();
+    process.set_args(Some(program.to_vec())).set_terminal(Some(args.flag("tty")));
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend_from_slice(args.all("env"));
+    process.set_env(Some(env));
+    if let Some(cwd) = args.value("cwd") {
+        process.set_cwd(cwd.into());
+    }
+    if args.flag("no-new-privs") {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(user) = args.value("user") {
+        set_user(&mut process, user)?;
+    }
+    for gid in args.all("additional-gids") {
+        let gid = number(gid)?;
+        let mut user = process.user().clone();
+        let mut gids = user.additional_gids().clone().unwrap_or_default();
+        gids.push(gid);
+        user.set_additional_gids(Some(gids));
+        process.set_user(user);
+    }
+    let mut extra = HashSet::new();
+    for name in args.all("cap") {
+        let capability =
+            capabilities::by_name(name).ok_or_else(|| CliError::new(format!("unknown capability {name:?}")))?;
+        extra.insert(capability);
+    }
+    if !extra.is_empty() {
+        let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone());
+        extra.extend(bounding.unwrap_or_default());
+        process.set_capabilities(Some(runtime::capability_sets(&extra)));
+    }
+    Ok(process)
+}
+
+fn number(text: &str) -> Result<u32, CliError> {
+    match text.parse::<oci::UserSpec>().map(|spec| (spec.user, spec.group)) {
+        Ok((Some(oci::NameOrId::Id(id)), None)) => Ok(id),
+        _ => Err(CliError::new(format!("{text:?} is not a numeric id"))),
+    }
+}
+
+fn set_user(process: &mut Process, text: &str) -> Result<(), CliError> {
+    let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+    let mut user = process.user().clone();
+    user.set_uid(number(uid)?);
+    if let Some(gid) = gid {
+        user.set_gid(number(gid)?);
+    }
+    process.set_user(user);
+    Ok(())
+}
