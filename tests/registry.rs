@@ -1,0 +1,290 @@
+//! Images over the wire: `pull`, `push`, `login`, `logout`, against Debian's docker-registry, with skopeo on the
+//! other side.
+
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use test_support::{Invocation, Registry, RegistryKind, TestEnv};
+
+/// Runs skopeo, which trusts this test's registries whatever they show.
+#[track_caller]
+fn skopeo(words: &[&str]) -> Vec<u8> {
+    let out = Command::new("skopeo").args(words).output().expect("skopeo is installed: see scripts/test-deps");
+    assert!(out.status.success(), "skopeo {words:?}: {}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+#[track_caller]
+fn remote(image: &str) -> Value {
+    let raw = skopeo(&["inspect", "--tls-verify=false", &format!("docker://{image}")]);
+    serde_json::from_slice(&raw).expect("skopeo inspect prints JSON")
+}
+
+fn image_id(env: &TestEnv, name: &str) -> String {
+    env.inspect(name, "/Id").as_str().expect("a text").to_owned()
+}
+
+/// Everything below a folder that is no folder itself.
+fn files(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries.flatten().map(|e| if e.path().is_dir() { files(&e.path()) } else { 1 }).sum()
+}
+
+/// `busybox`, with a layer of ours on it.
+fn build_app(env: &TestEnv, tag: &str) {
+    env.write("app/hello.txt", "hello from the registry");
+    env.build(tag, "app", "FROM busybox\nCOPY hello.txt /hello.txt\nRUN echo made > /made\nCMD cat /hello.txt /made\n")
+        .ok();
+}
+
+#[test]
+fn what_is_pushed_others_can_read_and_pull_and_run() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), Registry::start(RegistryKind::Plain));
+    let name = format!("{}/team/app:1", registry.address());
+    build_app(&here, &name);
+    let out = here.ctr(["push", &name]).ok();
+    let repository = format!("The push refers to repository [{}/team/app]", registry.address());
+    let out = out.prints(&repository).prints("Pushed").prints("1: digest: sha256:");
+
+    let seen = remote(&name);
+    let digest = seen["Digest"].as_str().expect("a text");
+    assert!(out.stdout().contains(digest), "{} is not in {}", digest, out.stdout());
+    assert_eq!(seen["Layers"].as_array().map(Vec::len), Some(3));
+    // All of it comes out whole, and the config is our image's id.
+    let copy = here.path("copy");
+    skopeo(&["copy", "--src-tls-verify=false", &format!("docker://{name}"), &format!("dir:{}", copy.display())]);
+    let manifest: Value = serde_json::from_slice(&std::fs::read(copy.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["config"]["digest"].as_str().unwrap(), image_id(&here, &name));
+
+    // Again: nothing is sent.
+    let again = here.ctr(["push", &name]).ok().prints("Layer already exists");
+    assert!(!again.stdout().contains("Pushed"), "{}", again.stdout());
+    assert!(again.stdout().contains(digest), "the digest stays");
+
+    there.ctr(["pull", &name]).ok().prints("Pull complete").prints(&format!("Digest: {digest}"));
+    assert_eq!(image_id(&there, &name), image_id(&here, &name));
+    there.ctr(["run", "--rm", &name]).ok().prints("hello from the registry\nmade");
+}
+
+#[test]
+fn what_skopeo_pushes_is_pulled_and_runs() {
+    let (env, other, registry) = (TestEnv::new(), TestEnv::empty(), Registry::start(RegistryKind::Plain));
+    let name = format!("{}/busybox:skopeo", registry.address());
+    env.ctr("save -o busybox.tar busybox").ok();
+    let archive = format!("docker-archive:{}", env.path("busybox.tar").display());
+    skopeo(&["copy", "--dest-tls-verify=false", &archive, &format!("docker://{name}")]);
+
+    let out = other.ctr(["pull", &name]).ok();
+    let out = out.prints("skopeo: Pulling from busybox").prints("Status: Downloaded newer image for");
+    assert!(out.text().ends_with(&name), "the last line is the name: {}", out.text());
+    assert_eq!(image_id(&other, &name), image_id(&env, "busybox"));
+    other.ctr(["run", "--rm", &name, "echo", "works"]).ok().prints("works");
+    other.ctr(["pull", &name]).ok().prints("Status: Image is up to date for");
+    assert_eq!(other.ctr(["pull", "-q", &name]).ok().text(), name);
+
+    // Docker's older manifest format, by digest.
+    let v2s2 = format!("{}/busybox:v2s2", registry.address());
+    skopeo(&["copy", "--format", "v2s2", "--dest-tls-verify=false", &archive, &format!("docker://{v2s2}")]);
+    let digest = remote(&v2s2)["Digest"].as_str().unwrap().to_owned();
+    let by_digest = format!("{}/busybox@{digest}", registry.address());
+    other.ctr(["pull", &by_digest]).ok().prints(&format!("Digest: {digest}"));
+    other.ctr(["run", "--rm", &by_digest, "true"]).ok();
+    // It was pulled as it is, and is pushed on as it is.
+    let copy = format!("{}/copy:1", registry.address());
+    other.ctr(["tag", &by_digest, &copy]).ok();
+    other.ctr(["push", &copy]).ok().prints(&digest).prints("Mounted from busybox");
+}
+
+#[test]
+fn an_index_gives_the_image_for_this_machine() {
+    let (env, registry) = (TestEnv::new(), Registry::start(RegistryKind::Plain));
+    let name = format!("{}/app:one", registry.address());
+    env.ctr(["tag", "busybox", &name]).ok();
+    env.ctr(["push", &name]).ok();
+    let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+    let digest = remote(&name)["Digest"].clone();
+    let entry = |os: &str, architecture: &str| {
+        serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": raw.len(),
+            "platform": { "os": os, "architecture": architecture },
+        })
+    };
+    let host = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let put = |tag: &str, entries: Vec<Value>| {
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
+        });
+        let file = env.write("index.json", index.to_string());
+        let url = format!("http://{}/v2/app/manifests/{tag}", registry.address());
+        let mut curl = Command::new("curl");
+        curl.args([
+            "-sSf",
+            "-X",
+            "PUT",
+            "-H",
+            "Content-Type: application/vnd.oci.image.index.v1+json",
+            "--data-binary",
+        ]);
+        assert!(curl.arg(format!("@{}", file.display())).arg(url).status().unwrap().success());
+        format!("{}/app:{tag}", registry.address())
+    };
+    // Attestations are no platform.
+    let multi = put("multi", vec![entry("unknown", "unknown"), entry("linux", "s390x"), entry("linux", host)]);
+    let other = TestEnv::empty();
+    other.ctr(["pull", &multi]).ok().prints("Downloaded newer image");
+    other.ctr(["pull", &multi]).ok().prints("up to date");
+    other.ctr(["run", "--rm", &multi, "true"]).ok();
+
+    let foreign = put("foreign", vec![entry("linux", "s390x"), entry("windows", host)]);
+    let message = other.ctr(["pull", &foreign]).fails(1).says_it_plainly();
+    message.says(&format!("no matching manifest for linux/{host}")).says("linux/s390x");
+    // Asked for by name, the other platform is taken at its word – and this one is not what it says.
+    other.ctr(["pull", "--platform", "linux/s390x", &foreign]).fails(1).says("which is not the requested platform");
+}
+
+#[test]
+fn a_password_is_asked_for_tried_and_kept() {
+    let (env, registry) = (TestEnv::new(), Registry::start(RegistryKind::Password));
+    let host = registry.address();
+    let name = format!("{host}/private:1");
+    env.ctr(["tag", "busybox", &name]).ok();
+    env.ctr(["push", &name]).fails(1).says(&format!("ctr login {host}")).says_it_plainly();
+    let login =
+        |password: &str| env.invoke(["login", "-u", Registry::USER, "--password-stdin", &host]).stdin(password).run();
+    login("wrong").fails(1).says("unauthorized").says_it_plainly();
+    assert!(!env.path("home/.docker/config.json").exists(), "a refused login is not kept");
+    login(&format!("{}\n", Registry::PASSWORD)).ok().prints("Login Succeeded");
+    let mode = std::fs::metadata(env.path("home/.docker/config.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    env.ctr(["push", &name]).ok().prints("1: digest: sha256:");
+    env.ctr(["rmi", &name]).ok();
+    env.ctr(["pull", &name]).ok();
+    env.ctr(["logout", &host]).ok().prints("Removing login credentials for");
+    env.ctr(["pull", &name]).fails(1).says("pull access denied").says_it_plainly();
+    // What skopeo or podman keep is found as well.
+    let auth = env.path("auth.json").display().to_string();
+    let me = format!("{}:{}", Registry::USER, Registry::PASSWORD);
+    let words =
+        ["login", "--tls-verify=false", "--authfile", &auth, "-u", Registry::USER, "-p", Registry::PASSWORD, &host];
+    skopeo(&words);
+    env.invoke(["pull", &name]).env("REGISTRY_AUTH_FILE", &auth).run().ok();
+    // And what we keep is found by skopeo.
+    login(Registry::PASSWORD).ok();
+    let ours = env.path("home/.docker/config.json").display().to_string();
+    skopeo(&["inspect", "--tls-verify=false", "--authfile", &ours, &format!("docker://{name}")]);
+    assert!(!std::fs::read_to_string(&ours).unwrap().contains(&me), "no plain password in the file");
+}
+
+#[test]
+fn an_authority_of_ones_own_is_trusted_where_it_is_named() {
+    let (env, registry) = (TestEnv::new(), Registry::start(RegistryKind::Tls));
+    let name = format!("{}/secure:1", registry.address());
+    env.ctr(["tag", "busybox", &name]).ok();
+    let message = env.ctr(["push", &name]).fails(1).says("certificate is not trusted").says_it_plainly();
+    message.says(&format!("certs.d/{}/ca.crt", registry.address()));
+
+    env.ctr(["push", "--tls-verify=false", &name]).ok();
+    let ca = std::fs::read(registry.ca()).unwrap();
+    env.write(&format!("home/.config/containers/certs.d/{}/ca.crt", registry.address()), ca);
+    env.ctr(["push", &name]).ok();
+    env.ctr(["pull", &name]).ok();
+    // By variable, as for every other program.
+    let elsewhere = TestEnv::empty();
+    let with_ca = |words: [&str; 2]| -> Invocation { elsewhere.invoke(words).env("SSL_CERT_FILE", registry.ca()) };
+    with_ca(["pull", &name]).run().ok();
+}
+
+#[test]
+fn run_fetches_what_is_missing() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), Registry::start(RegistryKind::Plain));
+    let name = format!("{}/busybox:1", registry.address());
+    here.ctr(["tag", "busybox", &name]).ok();
+    here.ctr(["push", &name]).ok();
+    let out =
+        there.ctr(["run", "--rm", &name, "echo", "ran"]).ok().says(&format!("Unable to find image '{name}' locally"));
+    assert_eq!(out.text(), "ran", "the pull's progress is not in the container's output");
+    let quiet = there.ctr(["run", "--rm", "--pull=never", &format!("{name}x"), "true"]);
+    quiet.fails(125).says("No such image");
+}
+
+#[test]
+fn what_cannot_be_had_is_said_in_a_line() {
+    let (env, registry) = (TestEnv::new(), Registry::start(RegistryKind::Plain));
+    let host = registry.address();
+    env.ctr(["pull", &format!("{host}/nothing:here")])
+        .fails(1)
+        .says("not found")
+        .says("nothing:here")
+        .says_it_plainly();
+    env.ctr(["push", &format!("{host}/never:tagged")]).fails(1).says("No such image").says_it_plainly();
+    env.ctr("pull 127.0.0.1:1/x").fails(1).says("connection refused").says_it_plainly();
+    env.ctr("pull Upper/Case").fails(1).says("lower").says_it_plainly();
+    env.ctr("pull no-such-host.invalid/x").fails(1).says("no-such-host.invalid").says_it_plainly();
+    assert_eq!(env.ctr("images -q").ok().lines().len(), 1, "nothing came of it");
+}
+
+/// The one blob file of a registry's storage with this digest.
+fn stored_blob(registry: &Registry, digest: &str) -> std::path::PathBuf {
+    let hex = digest.trim_start_matches("sha256:");
+    registry.data().join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data")
+}
+
+#[test]
+fn damaged_content_leaves_nothing_behind() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), Registry::start(RegistryKind::Plain));
+    let name = format!("{}/app:1", registry.address());
+    build_app(&here, &name);
+    here.ctr(["push", &name]).ok();
+    let layers = remote(&name)["Layers"].clone();
+    let layer = layers[0].as_str().unwrap().to_owned();
+    let blob = stored_blob(&registry, &layer);
+    let good = std::fs::read(&blob).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 0x55;
+    std::fs::write(&blob, &bad).unwrap();
+    there.ctr(["pull", &name]).fails(1).says_it_plainly();
+    assert_eq!(there.ctr("images -aq").ok().text(), "");
+    // The good layers may stay for the next try; nothing half-made does.
+    std::fs::write(&blob, &good).unwrap();
+    there.ctr(["pull", &name]).ok().prints("Downloaded newer image");
+    assert_eq!(files(&there.root().join("ingest")), 0);
+    there.ctr(["run", "--rm", &name]).ok().prints("hello from the registry");
+}
+
+#[test]
+fn a_registry_that_dies_is_an_error_and_the_next_try_works() {
+    let (here, there) = (TestEnv::new(), TestEnv::empty());
+    let mut registry = Registry::start(RegistryKind::Plain);
+    let name = format!("{}/busybox:1", registry.address());
+    here.ctr(["tag", "busybox", &name]).ok();
+    here.ctr(["push", &name]).ok();
+    registry.kill();
+    there.ctr(["pull", &name]).fails(1).says("connection refused").says_it_plainly();
+    here.ctr(["push", &name]).fails(1).says("connection refused").says_it_plainly();
+    let again = Registry::start(RegistryKind::Plain);
+    let name = format!("{}/busybox:1", again.address());
+    here.ctr(["tag", "busybox", &name]).ok();
+    here.ctr(["push", &name]).ok();
+    there.ctr(["pull", &name]).ok();
+}
+
+#[test]
+fn many_pulls_of_one_image_at_once() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), Registry::start(RegistryKind::Plain));
+    let name = format!("{}/app:1", registry.address());
+    build_app(&here, &name);
+    here.ctr(["push", &name]).ok();
+    let pulls: Vec<_> = (0..8).map(|_| there.invoke(["pull", &name]).spawn()).collect();
+    for pull in pulls {
+        pull.wait().ok();
+    }
+    assert_eq!(there.ctr("images -q").ok().lines().len(), 1);
+    there.ctr(["run", "--rm", &name]).ok().prints("hello from the registry");
+}
