@@ -19,7 +19,7 @@ use ureq::{Agent, Proxy, SendBody};
 /// Redirects of one request.
 const MAX_REDIRECTS: usize = 10;
 /// A registry that asks for more patience than this is told to the user instead.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// The longest pause of our own choosing between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// Answers other than blobs, in bytes, unless the caller knows better.
