@@ -25,8 +25,8 @@ test: ## All tests: unit and end-to-end (as root, or the latter are few)
 	@scripts/test-deps
 	@scripts/base-images --tar >/dev/null
 ifeq ($(NEXTEST),yes)
-	cargo nextest run --workspace --cargo-profile e2e --no-fail-fast
 	cargo test --workspace --profile e2e --doc --quiet
+	cargo nextest run --workspace --cargo-profile e2e
 else
 	cargo test --workspace --profile e2e --no-fail-fast
 endif
@@ -37,7 +37,7 @@ unit: ## The tests beside the code alone: quick, need nothing
 e2e: ## The end-to-end tests alone: make e2e [T=run]
 	@scripts/test-deps
 	@scripts/base-images --tar >/dev/null
-	cargo test --profile e2e $(if $(T),--test $(T),--tests) --no-fail-fast
+	cargo test --profile e2e $(if $(T),--test $(T),--test '*') --no-fail-fast
 
 lint: ## Formatting, clippy, licences and advisories
 	@scripts/need cc=build-essential
