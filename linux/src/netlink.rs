@@ -455,6 +455,32 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_datagram_is_split_within_its_bounds(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let mut total = 0;
+            for answer in answers(&bytes).flatten() {
+                total += HEADER_LEN + answer.payload.len();
+                let inner: usize = attributes(answer.payload).map(|(_, content)| ATTRIBUTE_LEN + content.len()).sum();
+                proptest::prop_assert!(inner <= answer.payload.len());
+                let _ = error_of(&answer);
+            }
+            proptest::prop_assert!(total <= bytes.len());
+        }
+
+        #[test]
+        fn attributes_survive_the_way(all in proptest::collection::vec((0_u16..0x3fff, proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)), 0..8)) {
+            let mut message = Message::new(1, 0, &[]);
+            for (kind, data) in &all {
+                message.put(*kind, data);
+            }
+            let mut bytes = Vec::new();
+            message.finish(1, &mut bytes).unwrap();
+            let back: Vec<_> = attributes(&bytes[HEADER_LEN..]).map(|(kind, data)| (kind, data.to_vec())).collect();
+            proptest::prop_assert_eq!(back, all);
+        }
+    }
+
     #[test]
     fn the_loopback_interface_is_found() {
         let mut socket = Socket::route().unwrap();

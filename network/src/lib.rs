@@ -12,8 +12,6 @@
 //! Nothing here keeps state of its own: the kernel's interfaces and table are the state, and every set-up
 //! is written so that any number of processes may do it at once.
 
-#![allow(clippy::todo)]
-
 mod bridge;
 mod conntrack;
 pub mod dns;

@@ -251,16 +251,3 @@ pub(crate) fn addresses(socket: &mut Socket) -> Result<Vec<Ipv4Addr>, NetlinkErr
     })?;
     Ok(found)
 }
-
-/// The names of all interfaces.
-#[cfg_attr(not(test), allow(dead_code))]
-#[cfg(test)]
-pub(crate) fn names(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
-    let mut found = Vec::new();
-    let message = Message::new(RTM_GETLINK, DUMP, &[0; LINK_HEADER]);
-    socket.get(message, |answer| {
-        let attributes = answer.payload.get(LINK_HEADER..).unwrap_or_default();
-        found.extend(attribute(attributes, IFLA_IFNAME).and_then(linux::netlink::text).map(str::to_owned));
-    })?;
-    Ok(found)
-}

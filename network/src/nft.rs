@@ -62,6 +62,13 @@ pub(crate) fn new_table(name: &str) -> Message {
     message
 }
 
+/// A new table where there is none.
+pub(crate) fn any_table(name: &str) -> Message {
+    let mut message = message(NEWTABLE, CREATE);
+    message.put_str(1, name).put_be32(2, 0);
+    message
+}
+
 /// Deletes a table with all that is in it.
 pub(crate) fn delete_table(name: &str) -> Message {
     let mut message = message(DELTABLE, 0);
@@ -297,6 +304,15 @@ impl Expressions<'_> {
     pub(crate) fn dnat(&mut self, address: u32, port: u32) -> &mut Self {
         self.put("nat", |m| {
             m.put_be32(1, 1).put_be32(2, u32::from(IPV4)).put_be32(3, address).put_be32(5, port);
+        })
+    }
+
+    /// Sets a register.
+    pub(crate) fn immediate(&mut self, register: u32, value: &[u8]) -> &mut Self {
+        self.put("immediate", |m| {
+            m.put_be32(1, register).nest(2, |data| {
+                data.put(1, value);
+            });
         })
     }
 

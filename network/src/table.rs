@@ -334,6 +334,36 @@ fn ignore_missing(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> 
     }
 }
 
+/// Something a namespace asks of itself that is to be answered at another port.
+pub(crate) struct Redirect {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: u16,
+    pub(crate) to: u16,
+}
+
+/// The table with the redirects of a container's namespace.
+const OWN_TABLE: &str = "ctr_dns";
+
+/// Sets the redirects of the namespace that the socket was made in, in place of earlier ones.
+pub(crate) fn redirect_own(socket: &mut Socket, redirects: &[Redirect]) -> Result<(), NetlinkError> {
+    let hook = Hook { kind: "nat", number: 3, priority: -100 };
+    let mut all = vec![nft::any_table(OWN_TABLE), nft::delete_table(OWN_TABLE), nft::new_table(OWN_TABLE)];
+    all.push(nft::new_chain(OWN_TABLE, "output", Some(&hook)));
+    all.extend(redirects.iter().map(|redirect| {
+        nft::new_rule(OWN_TABLE, "output", |rule| {
+            let address = redirect.address.octets();
+            rule.meta(Meta::Family, R1).equal(R1, &FAMILY_IPV4);
+            rule.payload(NETWORK_HEADER, 16, 4, R1).equal(R1, &address);
+            rule.meta(Meta::Protocol, R1).equal(R1, &[protocol_number(redirect.protocol)]);
+            rule.payload(TRANSPORT_HEADER, 2, 2, R1).equal(R1, &redirect.port.to_be_bytes());
+            rule.immediate(R1, &address).immediate(R2, &redirect.to.to_be_bytes()).dnat(R1, R2);
+        })
+        .into()
+    }));
+    socket.transaction(nft::begin(), all, nft::end())
+}
+
 /// A chain of somebody else's that drops what is forwarded unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ForeignDrop {

@@ -1,11 +1,26 @@
 //! Name resolution of our own: the C library's would load modules into a static binary.
+//!
+//! [`Resolver`] answers what the C library's resolver would: literals, `localhost`, the hosts file, then the servers of
+//! resolv.conf with its search list. [`Forwarder`] lends a container the servers that only the host can reach.
 
-use std::io;
-use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+mod client;
+pub(crate) mod config;
+mod forward;
+mod message;
 
-use crate::error::Result;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use config::ResolvConf;
+
+pub use forward::Forwarder;
+
+/// The most bytes of a file that are read.
+const MAX_FILE: u64 = 4 << 20;
+/// The longest name, with a final dot.
+const MAX_HOST: usize = 254;
 
 /// Where names are looked up.
 #[derive(Clone, Debug)]
@@ -25,7 +40,27 @@ impl Default for Resolver {
 impl Resolver {
     /// The addresses of a host, IPv4 first. A literal address and `localhost` need no file. The error's text names the host.
     pub fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        todo!("{host}")
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = literal.parse::<IpAddr>() {
+            return Ok(vec![address]);
+        }
+        if host.is_empty() || host.len() > MAX_HOST {
+            return Err(no_such_host(host, "not a host name"));
+        }
+        // Never asked of a server: it must lead nowhere else (RFC 6761).
+        let lower = host.to_ascii_lowercase();
+        let bare = lower.strip_suffix('.').unwrap_or(&lower);
+        if bare == "localhost" || bare.ends_with(".localhost") {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        let mut addresses = config::hosts_entries(&read(&self.hosts)?, &lower);
+        if addresses.is_empty() {
+            addresses = client::lookup(&ResolvConf::parse(&read(&self.resolv_conf)?), &lower)?;
+        }
+        let mut seen = std::collections::HashSet::new();
+        addresses.retain(|address| seen.insert(*address));
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        Ok(addresses)
     }
 }
 
@@ -34,18 +69,19 @@ pub fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
     Resolver::default().resolve(host)
 }
 
-/// A resolver at 127.0.0.11:53 of a container's namespace that forwards to the host's servers from the host's namespace.
-#[derive(Debug)]
-pub struct Forwarder(());
+fn no_such_host(host: &str, why: &str) -> io::Error {
+    let shown: String = host.chars().take(MAX_HOST).collect();
+    io::Error::new(ErrorKind::NotFound, format!("cannot resolve {shown:?}: no such host ({why})"))
+}
 
-impl Forwarder {
-    /// Opens the sockets in the namespace and adds the two DNAT rules there.
-    pub fn bind(namespace: BorrowedFd<'_>) -> Result<Forwarder> {
-        todo!("{namespace:?}")
+/// The text of a file; one that is missing is empty.
+fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => Err(error),
+        Ok(file) => file.take(MAX_FILE).read_to_end(&mut bytes),
     }
-
-    /// Serves until the process is killed. For a forked, single-threaded child: drops every privilege first, dies with its parent.
-    pub fn serve(self, resolver: &Resolver) -> Result<()> {
-        todo!("{resolver:?}")
-    }
+    .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

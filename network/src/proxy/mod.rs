@@ -7,14 +7,14 @@
 mod tcp;
 mod udp;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{AddressFamily, SocketFlags};
 
 use crate::error::{Result, during};
 use crate::ports::Protocol;
@@ -41,19 +41,30 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Returns when nothing has been connected for a minute, so that the child goes; the parent starts another when a
 /// listener is readable again.
 pub fn serve_proxy(published: Vec<Published>, container: Ipv4Addr) -> Result<()> {
+    let mut relays = Vec::new();
+    for Published { spec, listeners } in published {
+        let target = SocketAddr::new(container.into(), spec.container_port);
+        relays.extend(listeners.into_iter().map(|listener| Relay { listener, protocol: spec.protocol, target }));
+    }
+    serve(relays)
+}
+
+/// A listening socket and where it leads.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) listener: OwnedFd,
+    pub(crate) protocol: Protocol,
+    pub(crate) target: SocketAddr,
+}
+
+/// [`serve_proxy`] for whatever leads wherever.
+pub(crate) fn serve(relays: Vec<Relay>) -> Result<()> {
     privileges::drop_all()?;
     let per_files = privileges::raise_open_files().saturating_sub(FDS_RESERVED) / FDS_PER_FLOW;
     let max_flows = usize::try_from(per_files).unwrap_or(MAX_FLOWS).clamp(1, MAX_FLOWS);
     let failed = || "serve published ports".to_owned();
-    let mut proxy = Proxy::new(published, container, max_flows).map_err(during(failed))?;
+    let mut proxy = Proxy::new(relays, max_flows).map_err(during(failed))?;
     proxy.serve().map_err(during(failed))
-}
-
-/// A listening socket and where it leads.
-struct Listener {
-    socket: OwnedFd,
-    protocol: Protocol,
-    target: SocketAddrV4,
 }
 
 /// What an event belongs to: the number in epoll's data.
@@ -107,7 +118,7 @@ impl Poll {
 
 struct Proxy {
     poll: Poll,
-    listeners: Vec<Listener>,
+    relays: Vec<Relay>,
     tcp: tcp::Flows,
     udp: udp::Flows,
     /// Listening for connections is off: there is no room.
@@ -115,18 +126,12 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn new(published: Vec<Published>, container: Ipv4Addr, max_flows: usize) -> Result<Proxy, Errno> {
+    fn new(relays: Vec<Relay>, max_flows: usize) -> Result<Proxy, Errno> {
         let poll = Poll(epoll::create(CreateFlags::CLOEXEC)?);
-        let mut listeners = Vec::new();
-        for Published { spec, listeners: sockets } in published {
-            for socket in sockets {
-                let token = Token::Listener(listeners.len());
-                poll.change(socket.as_fd(), token, EventFlags::empty(), EventFlags::IN)?;
-                let target = SocketAddrV4::new(container, spec.container_port);
-                listeners.push(Listener { socket, protocol: spec.protocol, target });
-            }
+        for (index, relay) in relays.iter().enumerate() {
+            poll.change(relay.listener.as_fd(), Token::Listener(index), EventFlags::empty(), EventFlags::IN)?;
         }
-        Ok(Proxy { poll, listeners, tcp: tcp::Flows::new(max_flows), udp: udp::Flows::new(max_flows), full: false })
+        Ok(Proxy { poll, relays, tcp: tcp::Flows::new(max_flows), udp: udp::Flows::new(max_flows), full: false })
     }
 
     fn serve(&mut self) -> Result<(), Errno> {
@@ -159,10 +164,10 @@ impl Proxy {
     fn handle(&mut self, token: Token, flags: EventFlags) -> Result<(), Errno> {
         match token {
             Token::Listener(index) => {
-                let Some(listener) = self.listeners.get(index) else { return Ok(()) };
-                match listener.protocol {
+                let Some(relay) = self.relays.get(index) else { return Ok(()) };
+                match relay.protocol {
                     Protocol::Udp => {
-                        self.udp.receive(&self.poll, listener, index);
+                        self.udp.receive(&self.poll, relay, index);
                         Ok(())
                     }
                     _ => self.accept(index),
@@ -173,20 +178,20 @@ impl Proxy {
                 Ok(())
             }
             Token::Udp(index) => {
-                self.udp.reply(&self.listeners, index);
+                self.udp.reply(&self.relays, index);
                 Ok(())
             }
         }
     }
 
     fn accept(&mut self, index: usize) -> Result<(), Errno> {
-        let Some(listener) = self.listeners.get(index) else { return Ok(()) };
+        let Some(relay) = self.relays.get(index) else { return Ok(()) };
         for _ in 0..TURN {
             if self.tcp.is_full() {
                 return self.listen(false);
             }
-            match rustix::net::accept_with(&listener.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(client) => self.tcp.open(&self.poll, client, listener.target),
+            match rustix::net::accept_with(&relay.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(client) => self.tcp.open(&self.poll, client, relay.target),
                 Err(Errno::AGAIN) => break,
                 // Others, and other processes, use up descriptors and memory too: wait until one of ours is closed.
                 Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
@@ -210,15 +215,19 @@ impl Proxy {
         }
         let (before, after) =
             if on { (EventFlags::empty(), EventFlags::IN) } else { (EventFlags::IN, EventFlags::empty()) };
-        for (index, listener) in self.listeners.iter().enumerate() {
-            if listener.protocol != Protocol::Udp {
-                self.poll.change(listener.socket.as_fd(), Token::Listener(index), before, after)?;
+        for (index, relay) in self.relays.iter().enumerate() {
+            if relay.protocol != Protocol::Udp {
+                self.poll.change(relay.listener.as_fd(), Token::Listener(index), before, after)?;
             }
         }
         self.full = !on;
         self.tcp.closed_some();
         Ok(())
     }
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET }
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! direction goes on (half-close: `echo question | nc …` waits for the answer). What breaks is reset at the other end,
 //! so that neither end takes a broken transfer for a whole one.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{Shutdown, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::{Poll, Token};
@@ -79,10 +79,8 @@ impl Direction {
                 break;
             }
         }
-        if self.buffered == 0 {
-            if let Some(pipe) = self.pipe.take().filter(|_| spare.len() < MAX_SPARE_PIPES) {
-                spare.push(pipe);
-            }
+        if self.buffered == 0 && spare.len() < MAX_SPARE_PIPES {
+            spare.extend(self.pipe.take());
         }
         Moved::Waits
     }
@@ -176,7 +174,7 @@ impl Flows {
     }
 
     /// Takes a client and begins to connect to the container. On an error the client sees a reset.
-    pub(super) fn open(&mut self, poll: &Poll, client: OwnedFd, target: SocketAddrV4) {
+    pub(super) fn open(&mut self, poll: &Poll, client: OwnedFd, target: SocketAddr) {
         let Ok(container) = connect(target) else {
             let _ = sockopt::set_socket_linger(&client, Some(Duration::ZERO));
             return;
@@ -251,9 +249,9 @@ impl Flows {
     }
 }
 
-fn connect(target: SocketAddrV4) -> Result<OwnedFd, Errno> {
+fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    let socket = rustix::net::socket_with(super::family(target), SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(errno) => Err(errno),
