@@ -2,10 +2,16 @@
 //! other side.
 
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use test_support::{Invocation, Registry, RegistryKind, TestEnv};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{Receiver, channel};
+use test_support::{Invocation, PATIENCE, Registry, RegistryKind, TestEnv};
 
 /// Runs skopeo, which trusts this test's registries whatever they show.
 #[track_caller]
@@ -222,7 +228,7 @@ fn what_cannot_be_had_is_said_in_a_line() {
         .says("not found")
         .says("nothing:here")
         .says_it_plainly();
-    env.ctr(["push", &format!("{host}/never:tagged")]).fails(1).says("No such image").says_it_plainly();
+    env.ctr(["push", &format!("{host}/never:tagged")]).fails(1).says("does not exist locally").says_it_plainly();
     env.ctr("pull 127.0.0.1:1/x").fails(1).says("connection refused").says_it_plainly();
     env.ctr("pull Upper/Case").fails(1).says("lower").says_it_plainly();
     env.ctr("pull no-such-host.invalid/x").fails(1).says("no-such-host.invalid").says_it_plainly();
@@ -273,6 +279,73 @@ fn a_registry_that_dies_is_an_error_and_the_next_try_works() {
     here.ctr(["tag", "busybox", &name]).ok();
     here.ctr(["push", &name]).ok();
     there.ctr(["pull", &name]).ok();
+}
+
+/// A way to a registry that lets a number of bytes through and then holds what follows back, or cuts the connection.
+struct Narrow {
+    address: String,
+    blocked: Receiver<()>,
+    open: Arc<AtomicBool>,
+}
+
+impl Narrow {
+    fn start(registry: &Registry, limit_bytes: u64, cut: bool) -> Narrow {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (send, blocked) = channel();
+        let (open, upstream) = (Arc::new(AtomicBool::new(false)), registry.address());
+        let (gate, passed) = (open.clone(), Arc::new(AtomicU64::new(0)));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if cut && passed.load(SeqCst) > limit_bytes {
+                    return; // nobody listens here any more
+                }
+                let server = TcpStream::connect(&upstream).expect("the registry listens");
+                let (mut requests, mut forward) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut requests, &mut forward));
+                let (passed, gate, send) = (passed.clone(), gate.clone(), send.clone());
+                std::thread::spawn(move || {
+                    let (mut server, mut client, mut buffer) = (server, client, [0; 4096]);
+                    while let Ok(count @ 1..) = server.read(&mut buffer) {
+                        if passed.fetch_add(count as u64, SeqCst) > limit_bytes && !gate.load(SeqCst) {
+                            let _ = send.send(());
+                            let _ = if cut { client.shutdown(Shutdown::Both) } else { Ok(()) };
+                            return std::mem::forget((server, client)); // held open, as a dead network does
+                        }
+                        if client.write_all(&buffer[..count]).is_err() {
+                            return;
+                        }
+                    }
+                    let _ = client.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Narrow { address, blocked, open }
+    }
+}
+
+#[test]
+fn a_pull_cut_or_killed_in_the_middle_leaves_nothing_and_goes_on_later() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), Registry::start(RegistryKind::Plain));
+    let name = format!("{}/app:1", registry.address());
+    build_app(&here, &name);
+    here.ctr(["push", &name]).ok();
+
+    let cut = Narrow::start(&registry, 300_000, true);
+    let message = there.ctr(["pull", &format!("{}/app:1", cut.address)]).fails(1).says_it_plainly();
+    message.says("fetch blob");
+    assert_eq!(there.ctr("images -aq").ok().text(), "");
+
+    let narrow = Narrow::start(&registry, 300_000, false);
+    let name = format!("{}/app:1", narrow.address);
+    let pull = there.invoke(["pull", &name]).spawn();
+    narrow.blocked.recv_timeout(PATIENCE).expect("the pull gets that far");
+    pull.kill();
+    assert_eq!(there.ctr("images -aq").ok().text(), "");
+    narrow.open.store(true, SeqCst);
+    there.ctr(["pull", &name]).ok().prints("Downloaded newer image");
+    there.ctr(["run", "--rm", &name]).ok().prints("hello from the registry");
+    assert_eq!(files(&there.root().join("ingest")), 0);
 }
 
 #[test]

@@ -58,11 +58,7 @@ pub(super) fn exec(global: &Global, arguments: &[String]) -> Result<u8, CliError
         init_pid,
         process: &process,
         seccomp: state.config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
-        stdio: if terminal {
-            Stdio::Terminal { size: terminal_size(process.console_size()) }
-        } else {
-            own_streams()?
-        },
+        stdio: if terminal { Stdio::Terminal { size: terminal_size(process.console_size()) } } else { own_streams()? },
         cgroup: &cgroup,
         die_with_parent: false,
     })?;
