@@ -2,9 +2,10 @@
 
 use crate::Engine;
 use registry_client::{ClientConfig, CredentialFiles, CredentialPaths, Proxies, Registry, Resolve, TlsFiles};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ impl RegistrySettings {
         let filled = |name: &str| variable(name).filter(|value| !value.is_empty());
         let path = |name: &str| filled(name).map(PathBuf::from);
         let text = |name: &str| filled(name).and_then(|value| value.into_string().ok());
-        let paths = |name: &str| filled(name).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default();
+        let paths = |name: &str| filled(name).map(|value| split(&value)).unwrap_or_default();
         let home = path("HOME");
         let config_home = path("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
         let mut certs_d: Vec<PathBuf> = config_home.iter().map(|dir| dir.join("containers/certs.d")).collect();
@@ -52,6 +53,12 @@ impl RegistrySettings {
             insecure: Vec::new(),
         }
     }
+}
+
+/// The folders of a list like PATH.
+fn split(list: &OsStr) -> Vec<PathBuf> {
+    let folders = list.as_bytes().split(|b| *b == b':').filter(|folder| !folder.is_empty());
+    folders.map(|folder| PathBuf::from(OsStr::from_bytes(folder))).collect()
 }
 
 /// Our own DNS client, as the registry client asks for names.
