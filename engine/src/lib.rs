@@ -32,6 +32,7 @@ pub use lifecycle::{ExitStatus, Started, TopTable, WaitCondition};
 pub use list::{ContainerSummary, ListFilter};
 pub use logs::{LogEntry, LogOptions, LogReader, LogStream};
 pub use network::{PortRange, PortRequest, PortSpec, Protocol};
+pub use registry_client::Kept;
 pub use spec::{
     ContainerSpec, DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE_BYTES, DeviceSpec, LogConfig, MountKind, MountSpec,
     NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit,

@@ -42,6 +42,24 @@ impl std::fmt::Debug for Credential {
 #[error("{0}")]
 pub struct CredentialError(pub(crate) String);
 
+/// Where a login went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Into a file, readable to its owner.
+    File(PathBuf),
+    /// To a helper program, by its name.
+    Helper(String),
+}
+
+impl std::fmt::Display for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Kept::File(path) => path.display().fmt(f),
+            Kept::Helper(program) => f.write_str(program),
+        }
+    }
+}
+
 /// A source of credentials.
 pub trait Credentials: Send + Sync {
     /// The credential for a repository of a registry, longest matching namespace first.
@@ -116,17 +134,17 @@ impl CredentialFiles {
         CredentialFiles { paths }
     }
 
-    /// Keeps a credential for a registry; returns the file (or helper program) it went to.
-    pub fn store(&self, domain: &str, credential: &Credential) -> Result<String, CredentialError> {
+    /// Keeps a credential for a registry.
+    pub fn store(&self, domain: &str, credential: &Credential) -> Result<Kept, CredentialError> {
         let path = self.paths.writing_place()?;
         let mut file = AuthFile::read(&path)?;
         if let Some(name) = file.helper_for(domain) {
             helper::store(&self.paths.path, &name, key_of(domain), credential)?;
-            return Ok(format!("docker-credential-{name}"));
+            return Ok(Kept::Helper(format!("docker-credential-{name}")));
         }
         file.set(domain, credential);
         file.write(&path)?;
-        Ok(path.display().to_string())
+        Ok(Kept::File(path))
     }
 
     /// Forgets a registry's credential wherever one is kept; false if there was none.
@@ -331,8 +349,9 @@ mod tests {
         let files = in_home(home.path());
         assert!(files.get("r.io:5000", "a").unwrap().is_none());
         let place = files.store("r.io:5000", &basic("me", "se:cret")).unwrap();
-        assert_eq!(place, home.path().join(".docker/config.json").display().to_string());
-        assert_eq!(std::fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o600);
+        let file = home.path().join(".docker/config.json");
+        assert_eq!(place, Kept::File(file.clone()));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(files.get("r.io:5000", "a/b").unwrap() == Some(basic("me", "se:cret")));
         assert!(files.get("r.io", "a/b").unwrap().is_none(), "another port is another registry");
         assert!(files.erase("r.io:5000").unwrap());
@@ -420,7 +439,7 @@ mod tests {
             ..CredentialPaths::default()
         });
         assert!(files.get("r.io", "x").unwrap().is_none());
-        assert_eq!(files.store("r.io", &basic("u", "p")).unwrap(), "docker-credential-box");
+        assert_eq!(files.store("r.io", &basic("u", "p")).unwrap(), Kept::Helper("docker-credential-box".to_owned()));
         assert!(files.get("r.io", "x").unwrap() == Some(basic("u", "p")));
         assert!(!std::fs::read_to_string(&file).unwrap().contains("auths"), "nothing secret in the file");
         assert!(files.erase("r.io").unwrap());

@@ -29,6 +29,8 @@ mod url;
 
 pub use blob::{BlobPush, BlobReader};
 pub use config::{ClientConfig, Proxies, Resolve, TlsFiles};
-pub use credentials::{Credential, CredentialError, CredentialFiles, CredentialPaths, Credentials, NoCredentials};
+pub use credentials::{
+    Credential, CredentialError, CredentialFiles, CredentialPaths, Credentials, Kept, NoCredentials,
+};
 pub use error::{Cause, RegistryError};
 pub use registry::{ManifestResponse, Registry};

@@ -1,7 +1,7 @@
 //! login and logout: a credential is tried at the registry before it is kept.
 
 use crate::{Engine, Result};
-use registry_client::Credential;
+use registry_client::{Credential, Kept};
 
 /// Who logs in, and where.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,9 +17,8 @@ pub struct LoginRequest {
 }
 
 impl Engine {
-    /// Tries a user name and password at a registry and, if it accepts them, keeps them. Returns the file or
-    /// helper program they went to.
-    pub fn login(&self, request: &LoginRequest) -> Result<String> {
+    /// Tries a user name and password at a registry and, if it accepts them, keeps them.
+    pub fn login(&self, request: &LoginRequest) -> Result<Kept> {
         let domain = registry_domain(&request.registry);
         let credential = Credential::Basic { username: request.username.clone(), password: request.password.clone() };
         self.registry(request.tls_verify).verify_login(&domain, &credential)?;
