@@ -81,7 +81,7 @@ impl Attached {
     }
 
     /// An event that has arrived already; never waits. (A frame of another kind is none.)
-    fn decoded(&mut self) -> Result<Option<AttachEvent>> {
+    pub fn decoded(&mut self) -> Result<Option<AttachEvent>> {
         loop {
             let Ok(frame) = self.decoder.next() else {
                 return Err(EngineError::Invalid("the container's monitor sent a malformed message".to_owned()));

@@ -1,0 +1,178 @@
+//! `ctr build`.
+
+use super::image_names;
+use crate::context::{Context, read_stdin};
+use crate::error::CliError;
+use crate::options::env;
+use crate::output::build_view::BuildView;
+use builder::{BuildNetwork, BuildRequest, Containerfile, PullPolicy, Secret};
+use clap::Parser;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The largest Containerfile taken from standard input, in bytes.
+const MAX_CONTAINERFILE_BYTES: u64 = 4 << 20;
+
+/// Build an image from a Containerfile
+#[derive(Parser, Debug)]
+pub(crate) struct Args {
+    /// Add a line to /etc/hosts of RUN steps: name:ip
+    #[arg(long, value_name = "NAME:IP")]
+    add_host: Vec<String>,
+    /// Set a build-time variable, or take it from the caller's environment (NAME alone)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// The recipe (default: Containerfile, else Dockerfile, in the context), or - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Set a label of the image
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    label: Vec<String>,
+    /// Put the image into the store (it always is)
+    #[arg(long, hide = true)]
+    load: bool,
+    /// The network of RUN steps: default, none, host
+    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "default", value_parser = ["default", "bridge", "none", "host"])]
+    network: String,
+    /// Run every step anew
+    #[arg(long)]
+    no_cache: bool,
+    /// What to build for: os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// How to show progress: auto, plain, tty, quiet
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = ["auto", "plain", "tty", "quiet", "rawjson"])]
+    progress: String,
+    /// Fetch base images though they are here
+    #[arg(long)]
+    pull: bool,
+    /// Print the image's id only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Remove intermediate containers (there are none)
+    #[arg(long, hide = true)]
+    rm: bool,
+    /// Remove intermediate containers (there are none)
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
+    /// Name the image
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    tag: Vec<String>,
+    /// Build this stage
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// The folder that COPY and ADD read from
+    #[arg(value_name = "CONTEXT")]
+    context: PathBuf,
+}
+
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
+    let request = request(&args, context)?;
+    let quiet = args.quiet || args.progress == "quiet";
+    if args.progress == "rawjson" {
+        return Err(CliError::flag("--progress rawjson is not supported: use auto, plain, tty or quiet"));
+    }
+    let live = match args.progress.as_str() {
+        "tty" => true,
+        "plain" => false,
+        _ => context.draws_progress(),
+    };
+    let view = BuildView::new(context, quiet, live);
+    let result = builder::build(context.engine()?, &request, &|event| view.event(event));
+    view.finish(result.is_ok());
+    let built = result.map_err(|error| {
+        view.explain(&error);
+        let made = CliError::new(error.to_string());
+        match error.hint() {
+            Some(hint) => made.with_hint(hint.to_owned()),
+            None => made,
+        }
+    })?;
+    if let Some(path) = &args.iidfile {
+        std::fs::write(path, built.image_id.as_str()).map_err(|e| CliError::io("write", path.display(), &e))?;
+    }
+    if quiet {
+        context.print(&built.image_id)?;
+    } else {
+        view.built(&built, &request.tags);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn request(args: &Args, context: &Context) -> Result<BuildRequest, CliError> {
+    let folder = build_context(&args.context)?;
+    let containerfile = match args.file.as_deref() {
+        Some(file) if file == Path::new("-") => Containerfile::from_text("-", read_stdin(MAX_CONTAINERFILE_BYTES)?),
+        file => Containerfile::find(&folder, file).map_err(|e| CliError::new(e.to_string()))?,
+    };
+    let lookup = |name: &str| context.env(name);
+    let mut request = BuildRequest::new(folder, containerfile);
+    request.tags = args.tag.iter().map(|name| image_names::tag(name)).collect::<Result<_, _>>()?;
+    for (name, value) in env::variables(&[], &args.build_arg, &lookup)? {
+        // A bare NAME that the caller's environment lacks is as if not given.
+        request.build_args.extend(value.map(|value| (name, value)));
+    }
+    request.target = args.target.clone();
+    request.no_cache = args.no_cache;
+    request.pull = if args.pull { PullPolicy::Always } else { PullPolicy::Missing };
+    request.labels = env::labels(&[], &args.label)?;
+    request.platform = args
+        .platform
+        .as_ref()
+        .map(|text| text.parse().map_err(|e: oci::PlatformError| CliError::flag(e.to_string())))
+        .transpose()?;
+    request.network = match args.network.as_str() {
+        "none" => BuildNetwork::None,
+        "host" => BuildNetwork::Host,
+        _ => BuildNetwork::Default,
+    };
+    request.secrets = args
+        .secret
+        .iter()
+        .map(|text| Secret::parse(text, &lookup).map_err(|e| CliError::flag(e.to_string())))
+        .collect::<Result<_, _>>()?;
+    for text in &args.add_host {
+        let at = text.find([':', '=']).filter(|at| *at > 0);
+        let at = at.ok_or_else(|| CliError::flag(format!("bad format for add-host: {text:?}: expected NAME:IP")))?;
+        let address = text[at + 1..].trim_matches(['[', ']']);
+        if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
+            return Err(CliError::flag(format!("invalid IP address in add-host: {address:?}")));
+        }
+        request.add_hosts.push((text[..at].to_owned(), address.to_owned()));
+    }
+    const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "FTP_PROXY", "ALL_PROXY"];
+    for name in PROXIES.into_iter().flat_map(|name| [name.to_owned(), name.to_lowercase()]) {
+        request.proxies.extend(context.env_set(&name).map(|value| (name, value)));
+    }
+    request.source_date_epoch = match context.env_set("SOURCE_DATE_EPOCH") {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|_| {
+            CliError::new(format!("invalid SOURCE_DATE_EPOCH {text:?}: expected seconds since 1970"))
+        })?),
+    };
+    Ok(request)
+}
+
+/// The context must be a folder: what else docker takes is named in the error.
+fn build_context(path: &Path) -> Result<PathBuf, CliError> {
+    let text = path.to_string_lossy();
+    if path == Path::new("-") || text.contains("://") || text.starts_with("git@") {
+        return Err(CliError::new(format!("the context {text:?} is not a folder of this machine"))
+            .with_hint("a Containerfile from standard input: ctr build -f - CONTEXT; a repository: clone it first"));
+    }
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(path.to_owned()),
+        Ok(_) => Err(CliError::new(format!("the context {text:?} is not a folder"))
+            .with_hint("name the folder, and the Containerfile by -f")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(CliError::new(format!("unable to prepare context: path {text:?} not found")))
+        }
+        Err(e) => Err(CliError::io("open the context", text, &e)),
+    }
+}

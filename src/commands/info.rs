@@ -1,0 +1,112 @@
+//! `ctr info`.
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::format::{compile, template_error};
+use crate::output::units;
+use clap::Parser;
+use engine::{ListFilter, Status};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Show facts about the engine and this machine
+#[derive(Parser, Debug)]
+pub(crate) struct Args {
+    /// json, or a template: '{{.Driver}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
+    let info = facts(context)?;
+    match args.format.as_deref() {
+        Some("json") => context.print(&info)?,
+        Some(format) if !format.is_empty() => {
+            let text = compile(format)?.render(&info).map_err(template_error)?;
+            context.print(text)?;
+        }
+        _ => show(context, &info)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn facts(context: &Context) -> Result<Value, CliError> {
+    let engine = context.engine()?;
+    let containers = engine.list(&ListFilter { all: true, size: false })?;
+    let count = |status: Status| containers.iter().filter(|c| c.status == status).count();
+    let running = count(Status::Running) + count(Status::Restarting);
+    let uname = rustix::system::uname();
+    let host = oci::Platform::host();
+    Ok(json!({
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Containers": containers.len(),
+        "ContainersRunning": running,
+        "ContainersPaused": count(Status::Paused),
+        "ContainersStopped": containers.len() - running - count(Status::Paused),
+        "Images": engine.store().images()?.len(),
+        "Driver": "overlay",
+        "LoggingDriver": "json-file",
+        "CgroupVersion": cgroup_version(),
+        "KernelVersion": uname.release().to_string_lossy(),
+        "OperatingSystem": operating_system(),
+        "OSType": host.os,
+        "Architecture": uname.machine().to_string_lossy(),
+        "NCPU": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "MemTotal": memory_bytes(),
+        "Name": uname.nodename().to_string_lossy(),
+        "DockerRootDir": engine.root().display().to_string(),
+        "StateDir": engine.config().state.display().to_string(),
+    }))
+}
+
+fn show(context: &mut Context, info: &Value) -> Result<(), CliError> {
+    let lines = [
+        ("Containers", "Containers"),
+        (" Running", "ContainersRunning"),
+        (" Paused", "ContainersPaused"),
+        (" Stopped", "ContainersStopped"),
+        ("Images", "Images"),
+        ("Version", "ServerVersion"),
+        ("Storage Driver", "Driver"),
+        ("Logging Driver", "LoggingDriver"),
+        ("Cgroup Version", "CgroupVersion"),
+        ("Kernel Version", "KernelVersion"),
+        ("Operating System", "OperatingSystem"),
+        ("OSType", "OSType"),
+        ("Architecture", "Architecture"),
+        ("CPUs", "NCPU"),
+        ("Total Memory", "MemTotal"),
+        ("Name", "Name"),
+        ("Root Dir", "DockerRootDir"),
+        ("State Dir", "StateDir"),
+    ];
+    for (title, field) in lines {
+        let value = match &info[field] {
+            Value::String(text) => text.clone(),
+            Value::Number(bytes) if field == "MemTotal" => units::binary_size(bytes.as_u64().unwrap_or(0)),
+            other => other.to_string(),
+        };
+        context.print(format_args!("{title}: {value}"))?;
+    }
+    Ok(())
+}
+
+/// The version whose hierarchy has the controllers.
+fn cgroup_version() -> &'static str {
+    match std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers") {
+        Ok(list) if !list.trim().is_empty() => "2",
+        _ => "1",
+    }
+}
+
+fn operating_system() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    kilobytes.map_or(0, |kb: u64| kb << 10)
+}

@@ -1,0 +1,25 @@
+//! `ctr container inspect`.
+
+use super::inspection;
+use crate::context::Context;
+use crate::error::CliError;
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Show everything about containers
+#[derive(Parser, Debug)]
+pub(crate) struct Args {
+    /// json, or a template
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Compute sizes
+    #[arg(short, long)]
+    size: bool,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    names: Vec<String>,
+}
+
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
+    inspection::print(context, &args.names, args.format.as_deref(), inspection::container)
+}

@@ -1,0 +1,100 @@
+//! Pulls, with their progress: for `ctr pull`, and for `run` and `create` where an image is missing.
+
+use crate::context::{Context, with_exit_code};
+use crate::error::{CliError, ENGINE_FAILED, describe_io};
+use crate::options::container::ContainerOptions;
+use crate::output::transfer::PullView;
+use engine::{ContainerSpec, Created, PullRequest, Pulled};
+use oci::{Platform, Reference};
+use std::io::Write;
+
+/// Fetches an image and shows how it goes on, on standard error or, for `ctr pull`, on standard output.
+pub(crate) fn pull(context: &Context, request: &PullRequest, quiet: bool, to_stdout: bool) -> Result<Pulled, CliError> {
+    let engine = context.engine()?;
+    let view = PullView::new(context, quiet, to_stdout);
+    let result = engine.pull(request, &|event| view.event(&event));
+    view.finish();
+    Ok(result?)
+}
+
+/// A pull request of a name, with `--platform`.
+pub(crate) fn request(name: &str, platform: Option<&str>) -> Result<PullRequest, CliError> {
+    let reference: Reference = name.parse().map_err(|e: oci::ReferenceError| CliError::new(e.to_string()))?;
+    let platform = platform.map(str::parse::<Platform>).transpose().map_err(|e| CliError::flag(e.to_string()))?;
+    Ok(PullRequest { platform, ..PullRequest::new(reference) })
+}
+
+/// Makes a container; pulls its image first where `--pull` says so.
+pub(crate) fn create_or_pull(
+    context: &Context,
+    spec: &ContainerSpec,
+    options: &ContainerOptions,
+) -> Result<Created, CliError> {
+    let failed = |e: CliError| e.with_code(ENGINE_FAILED);
+    let cidfile = options.cidfile.as_ref().map(|path| CidFile::new(path)).transpose().map_err(failed)?;
+    let fetch = || -> Result<(), CliError> {
+        let request = request(&spec.image, options.platform.as_deref())?;
+        pull(context, &request, options.quiet, false).map(drop)
+    };
+    if options.pull == "always" {
+        fetch().map_err(failed)?;
+    } else if image_is_missing(context, &spec.image).map_err(failed)? {
+        // A short id is no name a registry could know.
+        let reference = spec.image.parse::<Reference>().map_err(|e| failed(CliError::new(e.to_string())))?;
+        if options.pull == "never" {
+            return Err(failed(
+                CliError::new(format!("No such image: {}", reference.familiar()))
+                    .with_hint("--pull never forbids fetching it"),
+            ));
+        }
+        context.say(format_args!("Unable to find image '{}' locally", reference.familiar()));
+        fetch().map_err(failed)?;
+    }
+    let created = context.engine().map_err(failed)?.create(spec).map_err(with_exit_code)?;
+    if let Some(file) = cidfile {
+        file.write(&created.id).map_err(failed)?;
+    }
+    Ok(created)
+}
+
+fn image_is_missing(context: &Context, name: &str) -> Result<bool, CliError> {
+    match context.engine()?.store().image(name) {
+        Ok(_) => Ok(false),
+        Err(store::StoreError::NoSuchImage(_)) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `--cidfile`: refused where there is one already, removed again if no id gets into it.
+struct CidFile<'a> {
+    path: &'a std::path::Path,
+    file: std::fs::File,
+    filled: bool,
+}
+
+impl<'a> CidFile<'a> {
+    fn new(path: &'a std::path::Path) -> Result<CidFile<'a>, CliError> {
+        match std::fs::File::create_new(path) {
+            Ok(file) => Ok(CidFile { path, file, filled: false }),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(CliError::new(format!(
+                "container ID file found, make sure the other container isn't running or delete {}",
+                path.display()
+            ))),
+            Err(e) => Err(CliError::new(format!("cannot create {}: {}", path.display(), describe_io(&e)))),
+        }
+    }
+
+    fn write(mut self, id: &str) -> Result<(), CliError> {
+        self.file.write_all(id.as_bytes()).map_err(|e| CliError::io("write", self.path.display(), &e))?;
+        self.filled = true;
+        Ok(())
+    }
+}
+
+impl Drop for CidFile<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}

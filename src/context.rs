@@ -1,0 +1,191 @@
+//! What every command gets: where the data is, the environment, the output, the engine.
+
+use crate::error::{CliError, describe_io};
+use engine::{Engine, EngineConfig, RegistrySettings};
+use rustix::termios::{isatty, tcgetwinsize};
+use std::cell::OnceCell;
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::path::PathBuf;
+
+/// The command line's surroundings.
+pub(crate) struct Context {
+    root: Option<PathBuf>,
+    state: Option<PathBuf>,
+    engine: OnceCell<Engine>,
+    out: BufWriter<Stdout>,
+}
+
+impl Context {
+    /// The surroundings of this process; nothing is opened yet.
+    pub(crate) fn new() -> Context {
+        Context { root: None, state: None, engine: OnceCell::new(), out: BufWriter::new(io::stdout()) }
+    }
+
+    /// `--root`.
+    pub(crate) fn set_root(&mut self, path: PathBuf) {
+        self.root = Some(path);
+    }
+
+    /// `--state`.
+    pub(crate) fn set_state(&mut self, path: PathBuf) {
+        self.state = Some(path);
+    }
+
+    /// A variable of the environment that is valid text.
+    pub(crate) fn env(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    /// The same, where an empty one counts as none.
+    pub(crate) fn env_set(&self, name: &str) -> Option<String> {
+        self.env(name).filter(|value| !value.is_empty())
+    }
+
+    /// The user's home.
+    pub(crate) fn home(&self) -> PathBuf {
+        PathBuf::from(self.env_set("HOME").unwrap_or_else(|| "/root".to_owned()))
+    }
+
+    /// The directory the command was called in.
+    pub(crate) fn directory(&self) -> Result<PathBuf, CliError> {
+        std::env::current_dir().map_err(|e| CliError::io("find", "the current directory", &e))
+    }
+
+    /// The data root and the state folder: the flags', else the environment's, else the user's own.
+    pub(crate) fn folders(&self) -> Result<(PathBuf, PathBuf), CliError> {
+        let is_root = rustix::process::geteuid().is_root();
+        let root = match self.root.clone().or_else(|| self.env_set("CTR_ROOT").map(PathBuf::from)) {
+            Some(root) => root,
+            None if is_root => PathBuf::from(engine::DEFAULT_ROOT),
+            None => match self.env_set("XDG_DATA_HOME") {
+                Some(data) => PathBuf::from(data).join("ctr"),
+                None => self.home().join(".local/share/ctr"),
+            },
+        };
+        let root = self.absolute(root)?;
+        let state = match self.state.clone().or_else(|| self.env_set("CTR_STATE").map(PathBuf::from)) {
+            Some(state) => state,
+            // A root of its own has a state of its own: two roots never share a socket.
+            None if root != PathBuf::from(engine::DEFAULT_ROOT) => match self.env_set("XDG_RUNTIME_DIR") {
+                Some(run) if !is_root => PathBuf::from(run).join("ctr"),
+                _ => root.join("run"),
+            },
+            None => PathBuf::from(engine::DEFAULT_STATE),
+        };
+        Ok((root, self.absolute(state)?))
+    }
+
+    fn absolute(&self, path: PathBuf) -> Result<PathBuf, CliError> {
+        if path.is_absolute() { Ok(path) } else { Ok(self.directory()?.join(path)) }
+    }
+
+    /// The engine, opened when first asked for.
+    pub(crate) fn engine(&self) -> Result<&Engine, CliError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let (root, state) = self.folders()?;
+        let mut config = EngineConfig::new(root, state);
+        config.registries = RegistrySettings::from_variables(|name| std::env::var_os(name));
+        let engine = Engine::open(config)?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// Standard output, buffered; flushed at the end or by [`Context::flush`].
+    pub(crate) fn out(&mut self) -> &mut BufWriter<Stdout> {
+        &mut self.out
+    }
+
+    /// One line to standard output.
+    pub(crate) fn print(&mut self, line: impl Display) -> Result<(), CliError> {
+        Ok(writeln!(self.out, "{line}")?)
+    }
+
+    /// Writes out what was printed so far.
+    pub(crate) fn flush(&mut self) -> Result<(), CliError> {
+        Ok(self.out.flush()?)
+    }
+
+    /// A warning to standard error.
+    pub(crate) fn warn(&self, message: impl Display) {
+        let _ = writeln!(io::stderr(), "WARNING: {message}");
+    }
+
+    /// A plain line to standard error.
+    pub(crate) fn say(&self, message: impl Display) {
+        let _ = writeln!(io::stderr(), "{message}");
+    }
+
+    /// An error to standard error: the one place where errors are shown.
+    pub(crate) fn report(&self, error: &CliError) {
+        let message = error.to_string();
+        let mut err = io::stderr().lock();
+        if !message.is_empty() {
+            let _ = writeln!(err, "ctr: {message}");
+        }
+        if let Some(hint) = error.hint() {
+            let _ = writeln!(err, "{hint}");
+        }
+    }
+
+    /// Standard output's width in columns, if it is a terminal.
+    pub(crate) fn width(&self) -> Option<usize> {
+        let stdout = io::stdout();
+        if !isatty(&stdout) {
+            return None;
+        }
+        tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    }
+
+    /// Standard error is a terminal: progress may be drawn.
+    pub(crate) fn draws_progress(&self) -> bool {
+        io::stderr().is_terminal() && self.env("TERM").is_none_or(|term| term != "dumb")
+    }
+
+    /// Colours are welcome on this terminal.
+    pub(crate) fn colours(&self) -> bool {
+        self.draws_progress() && self.env_set("NO_COLOR").is_none()
+    }
+
+    /// Does `action` for each name: what it returns goes to standard output, errors to standard error at once, and the
+    /// rest is done all the same.
+    pub(crate) fn for_each(
+        &mut self,
+        names: &[String],
+        mut action: impl FnMut(&mut Context, &str) -> Result<Option<String>, CliError>,
+    ) -> Result<std::process::ExitCode, CliError> {
+        let mut failed = false;
+        for name in names {
+            match action(self, name) {
+                Ok(Some(line)) => self.print(line)?,
+                Ok(None) => {}
+                Err(error) if error.is_broken_pipe() => return Err(error),
+                Err(error) => {
+                    self.flush()?;
+                    self.report(&error);
+                    failed = true;
+                }
+            }
+        }
+        Ok(if failed { std::process::ExitCode::FAILURE } else { std::process::ExitCode::SUCCESS })
+    }
+}
+
+/// The error of `run`, `create`, `exec` and `start -a`: docker's exit code says who is to blame.
+pub(crate) fn with_exit_code(error: engine::EngineError) -> CliError {
+    let code = error.exit_code();
+    CliError::from(error).with_code(code)
+}
+
+/// Reads a whole text from standard input, at most `limit` bytes.
+pub(crate) fn read_stdin(limit: u64) -> Result<Vec<u8>, CliError> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    let fail = |e: io::Error| CliError::new(format!("cannot read standard input: {}", describe_io(&e)));
+    io::stdin().lock().take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > limit {
+        return Err(CliError::new(format!("standard input is longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
