@@ -14,8 +14,9 @@ use crate::CallError;
 const HEADER_LEN: usize = 16;
 /// The length of `struct nlattr`.
 const ATTRIBUTE_LEN: usize = 4;
-/// Room for one datagram: the kernel fills at most 32 KiB in a dump.
-const RECEIVE_BYTES: usize = 64 << 10;
+/// Room for one datagram: the kernel makes those of a dump 8 KiB, or 32 KiB for a reader with as much room. Lent for the time of
+/// a call: who keeps a socket should not keep this.
+const RECEIVE_BYTES: usize = 32 << 10;
 /// The most datagrams read for one request: bounds a dump, and a kernel that answers something else for ever.
 const MAX_DATAGRAMS: usize = 1 << 16;
 
@@ -249,7 +250,6 @@ pub fn text(content: &[u8]) -> Option<&str> {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -267,7 +267,7 @@ impl Socket {
     fn open(protocol: Option<Protocol>, name: &'static str) -> Result<Socket, NetlinkError> {
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(|errno| CallError::new("socket", name, errno))?;
-        Ok(Socket { fd, sequence: 0, buffer: Vec::new() })
+        Ok(Socket { fd, sequence: 0 })
     }
 
     /// Sends messages in one datagram and waits for the kernel's word on each. The first refusal is returned; the others
@@ -357,13 +357,13 @@ impl Socket {
     }
 
     /// Reads answers until `each` says that it has all.
-    fn receive(&mut self, mut each: impl FnMut(Answer<'_>) -> Result<bool, NetlinkError>) -> Result<(), NetlinkError> {
-        self.buffer.resize(RECEIVE_BYTES, 0);
+    fn receive(&self, mut each: impl FnMut(Answer<'_>) -> Result<bool, NetlinkError>) -> Result<(), NetlinkError> {
+        let mut buffer = vec![0; RECEIVE_BYTES];
         for _ in 0..MAX_DATAGRAMS {
             let (_, len) =
-                rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, self.buffer.as_mut_slice(), RecvFlags::TRUNC))
+                rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, buffer.as_mut_slice(), RecvFlags::TRUNC))
                     .map_err(|errno| CallError::new("recv", "netlink", errno))?;
-            let datagram = self.buffer.get(..len).ok_or(NetlinkError::Malformed("truncated datagram"))?;
+            let datagram = buffer.get(..len).ok_or(NetlinkError::Malformed("truncated datagram"))?;
             for answer in answers(datagram) {
                 if each(answer?)? {
                     return Ok(());

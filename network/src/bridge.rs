@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{NetworkError, Result, during};
 use crate::link::{self, Route};
-use crate::{endpoint, namespace, table};
+use crate::ports::PortSpec;
+use crate::table::{FIREWALLD, ForeignDrop};
+use crate::{endpoint, filter, namespace, table};
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The longest interface name: IFNAMSIZ without its NUL.
@@ -78,25 +80,26 @@ fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
 pub fn ensure(network: &BridgeNetwork) -> Result<Vec<String>> {
     let failed = || format!("set up network {} (bridge {})", network.name, network.bridge);
     let mut route = Socket::route().map_err(during(failed))?;
-    let mut filter = Socket::netfilter().map_err(during(failed))?;
-    if stands(&mut route, &mut filter, network).map_err(during(failed))? && forwarding_is_on() {
+    if stands(&mut route, network).map_err(during(failed))? && forwarding_is_on() {
         return Ok(Vec::new());
     }
     network.check()?;
     make_bridge(&mut route, network)?;
-    table::create(&mut filter, &network.table, network.mark)
-        .and_then(|()| table::add_bridge(&mut filter, &network.table, &network.bridge))
-        .map_err(during(|| format!("set up nftables table {} (is nf_tables in this kernel?)", network.table)))?;
+    filter::with(|filter| {
+        table::create(filter, &network.table, network.mark)?;
+        table::add_bridge(filter, &network.table, &network.bridge)
+    })
+    .map_err(during(|| format!("set up nftables table {} (is nf_tables in this kernel?)", network.table)))?;
     // Last, when the table protects what becomes reachable by it.
     if !forwarding_is_on() {
         namespace::write_setting(FORWARDING, "1")?;
     }
-    warnings(&mut filter, network)
+    forward_warnings(network)
 }
 
-fn stands(route: &mut Socket, filter: &mut Socket, network: &BridgeNetwork) -> Result<bool, NetlinkError> {
+fn stands(route: &mut Socket, network: &BridgeNetwork) -> Result<bool, NetlinkError> {
     let up = link::find(route, &network.bridge)?.is_some_and(|bridge| bridge.up);
-    Ok(up && table::has_bridge(filter, &network.table, &network.bridge)?)
+    Ok(up && filter::with(|filter| table::has_bridge(filter, &network.table, &network.bridge))?)
 }
 
 fn forwarding_is_on() -> bool {
@@ -169,25 +172,38 @@ fn first_free(taken: &[Ipv4Net]) -> Option<Ipv4Net> {
 /// What in somebody else's firewall keeps our containers from being reached: a forward chain that drops.
 /// Our own accept cannot override it (every table's chain must let a packet pass), so users are told.
 pub fn forward_warnings(network: &BridgeNetwork) -> Result<Vec<String>> {
-    let mut filter = Socket::netfilter().map_err(during(|| "list the firewall's chains".to_owned()))?;
-    warnings(&mut filter, network)
+    let drops = filter::with(|filter| table::foreign_drops(filter, &network.table))
+        .map_err(during(|| "list the firewall's chains".to_owned()))?;
+    Ok(drops.into_iter().map(|drop| advice(&drop, &network.bridge)).collect())
 }
 
-fn warnings(filter: &mut Socket, network: &BridgeNetwork) -> Result<Vec<String>> {
-    let drops =
-        table::foreign_drops(filter, &network.table).map_err(during(|| "list the firewall's chains".to_owned()))?;
-    let bridge = &network.bridge;
-    Ok(drops
-        .into_iter()
-        .map(|drop| {
-            let (family, table, chain) = (drop.family, drop.table, drop.chain);
-            format!(
-                "the firewall's chain `{family} {table} {chain}` drops forwarded packets, which cuts containers off \
-                 the network: allow bridge {bridge} there (nft insert rule {family} {table} {chain} iifname {bridge} accept; \
-                 nft insert rule {family} {table} {chain} oifname {bridge} accept)"
-            )
-        })
-        .collect())
+fn advice(drop: &ForeignDrop, bridge: &str) -> String {
+    let ForeignDrop { family, table, chain } = drop;
+    let command = match (*family, table.as_str()) {
+        (_, FIREWALLD) => {
+            format!("firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload")
+        }
+        ("ip", "filter") => {
+            format!("iptables -I {chain} -i {bridge} -j ACCEPT && iptables -I {chain} -o {bridge} -j ACCEPT")
+        }
+        _ => format!(
+            "nft insert rule {family} {table} {chain} iifname {bridge} accept && \
+             nft insert rule {family} {table} {chain} oifname {bridge} accept"
+        ),
+    };
+    format!(
+        "the host's firewall (chain {chain} of table {family} {table}) stops forwarded packets, so containers may be cut off \
+         the network: allow the bridge with `{command}`"
+    )
+}
+
+/// Writes the root's table anew, in one transaction: after somebody flushed the firewall, or for what a new version of ours has
+/// in it. `networks` are all of the root's, `ports` what is published now. Running containers notice nothing.
+pub fn reload(networks: &[BridgeNetwork], ports: &[(Ipv4Addr, &[PortSpec])]) -> Result<()> {
+    let Some(BridgeNetwork { table, mark, .. }) = networks.first() else { return Ok(()) };
+    let bridges: Vec<&str> = networks.iter().map(|network| network.bridge.as_str()).collect();
+    filter::with(|filter| table::rewrite(filter, table, *mark, &bridges, ports))
+        .map_err(during(|| format!("rewrite nftables table {table}")))
 }
 
 /// Removes the bridge, and – when `table` says so: the root's last network goes – the nftables table. What is gone already is fine.
@@ -198,11 +214,10 @@ pub fn remove(network: &BridgeNetwork, table: bool) -> Result<()> {
         Err(error) if error.errno() == Some(Errno::NODEV) => {}
         other => other.map_err(during(failed))?,
     }
-    let mut filter = Socket::netfilter().map_err(during(failed))?;
-    match table {
-        true => table::delete(&mut filter, &network.table),
-        false => table::delete_bridge(&mut filter, &network.table, &network.bridge),
-    }
+    filter::with(|filter| match table {
+        true => table::delete(filter, &network.table),
+        false => table::delete_bridge(filter, &network.table, &network.bridge),
+    })
     .map_err(during(failed))
 }
 

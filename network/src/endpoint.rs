@@ -90,6 +90,11 @@ fn plug(namespace: BorrowedFd<'_>, network: &BridgeNetwork, endpoint: &Endpoint)
         };
         match socket.request(&mut [link::new_veth(&veth), link::set_up_port(&name)]) {
             Err(error) if error.errno() == Some(Errno::EXIST) && attempt < NAME_TRIES => {}
+            Err(error) if error.errno() == Some(Errno::XFULL) => {
+                let source =
+                    std::io::Error::other("it has the 1023 containers that a bridge can have: use another network");
+                return Err(NetworkError::Kernel { operation: failed(), source });
+            }
             other => return other.map_err(during(failed)),
         }
     }

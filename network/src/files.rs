@@ -45,9 +45,9 @@ pub struct ContainerFiles {
     pub hostname: String,
     /// /etc/resolv.conf
     pub resolv_conf: String,
-    /// Where not empty: only the host itself reaches its name servers, these. resolv.conf names 127.0.0.11 (and .12, .13), and a
-    /// [`Forwarder`] to them must be bound in the container's namespace.
-    pub forward_to: Vec<IpAddr>,
+    /// Only the host itself reaches its name servers: resolv.conf names 127.0.0.11 (and .12, .13 for further ones), and a
+    /// [`Forwarder`] must be bound in the container's namespace.
+    pub needs_forwarder: bool,
 }
 
 /// systemd-resolved's own server.
@@ -62,8 +62,13 @@ const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n\
 
 /// Composes the files.
 pub fn container_files(request: &FilesRequest<'_>) -> Result<ContainerFiles> {
-    let (resolv_conf, forward_to) = resolv_conf(request);
-    Ok(ContainerFiles { hosts: hosts(request)?, hostname: format!("{}\n", request.hostname), resolv_conf, forward_to })
+    let (resolv_conf, needs_forwarder) = resolv_conf(request);
+    Ok(ContainerFiles {
+        hosts: hosts(request)?,
+        hostname: format!("{}\n", request.hostname),
+        resolv_conf,
+        needs_forwarder,
+    })
 }
 
 fn hosts(request: &FilesRequest<'_>) -> Result<String> {
@@ -103,11 +108,11 @@ fn add_host(text: &str, gateway: Option<Ipv4Addr>) -> Result<(&str, IpAddr)> {
     bare.parse().map(|address| (name, address)).map_err(|_| error("the address is no IP address"))
 }
 
-/// The text, and the servers to forward to.
-fn resolv_conf(request: &FilesRequest<'_>) -> (String, Vec<IpAddr>) {
+/// The text, and whether it needs a forwarder.
+fn resolv_conf(request: &FilesRequest<'_>) -> (String, bool) {
     let untouched = request.dns.is_empty() && request.dns_search.is_empty() && request.dns_options.is_empty();
     if request.host_network && untouched {
-        return (request.host_resolv_conf.to_owned(), Vec::new());
+        return (request.host_resolv_conf.to_owned(), false);
     }
     let mut conf = ResolvConf::parse(request.host_resolv_conf);
     if !request.host_network && conf.nameservers == [SYSTEMD_STUB] {
@@ -115,14 +120,14 @@ fn resolv_conf(request: &FilesRequest<'_>) -> (String, Vec<IpAddr>) {
         let behind = request.systemd_resolv_conf.map(ResolvConf::parse);
         conf = behind.filter(|behind| !reachable(&behind.nameservers).is_empty()).unwrap_or(conf);
     }
-    let mut forward_to = Vec::new();
+    let mut needs_forwarder = false;
     if !request.dns.is_empty() {
         conf.nameservers = request.dns.to_vec();
     } else if !request.host_network {
         let usable = reachable(&conf.nameservers);
         if usable.is_empty() && request.address.is_some() {
-            forward_to = conf.servers();
-            conf.nameservers = (0..forward_to.len()).map(|index| Forwarder::address(index).into()).collect();
+            needs_forwarder = true;
+            conf.nameservers = (0..conf.servers().len()).map(|index| Forwarder::address(index).into()).collect();
         } else {
             conf.nameservers = usable;
         }
@@ -133,7 +138,7 @@ fn resolv_conf(request: &FilesRequest<'_>) -> (String, Vec<IpAddr>) {
     if !request.dns_options.is_empty() {
         conf.options = request.dns_options.to_vec();
     }
-    (compose(&conf), forward_to)
+    (compose(&conf), needs_forwarder)
 }
 
 /// The servers that a container with IPv4 alone reaches: not the host's loopback, not IPv6.
@@ -191,7 +196,7 @@ mod tests {
         assert_eq!(files.hostname, "web\n");
         assert!(files.hosts.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost"));
         assert!(files.hosts.ends_with("\n172.17.0.2\tweb\n"));
-        assert!(files.forward_to.is_empty());
+        assert!(!files.needs_forwarder);
     }
 
     #[test]
@@ -199,9 +204,9 @@ mod tests {
         let host_resolv_conf = "nameserver 127.0.0.1\nnameserver ::1\n";
         let files = container_files(&FilesRequest { host_resolv_conf, ..base() }).unwrap();
         assert_eq!(files.resolv_conf, "nameserver 127.0.0.11\nnameserver 127.0.0.12\n");
-        assert_eq!(files.forward_to, ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+        assert!(files.needs_forwarder);
         let none = FilesRequest { host_resolv_conf, address: None, ..base() };
-        assert!(container_files(&none).unwrap().forward_to.is_empty());
+        assert!(!container_files(&none).unwrap().needs_forwarder);
     }
 
     #[test]
@@ -211,7 +216,7 @@ mod tests {
         let request = FilesRequest { host_resolv_conf, systemd_resolv_conf: Some(behind), ..base() };
         assert_eq!(container_files(&request).unwrap().resolv_conf, "nameserver 10.0.0.9\nsearch lan\n");
         let request = FilesRequest { host_resolv_conf, ..base() };
-        assert_eq!(container_files(&request).unwrap().forward_to, [SYSTEMD_STUB]);
+        assert!(container_files(&request).unwrap().needs_forwarder);
     }
 
     #[test]

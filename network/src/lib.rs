@@ -18,6 +18,7 @@ pub mod dns;
 mod endpoint;
 mod error;
 mod files;
+mod filter;
 mod link;
 mod namespace;
 mod nft;
@@ -28,7 +29,7 @@ mod publish;
 mod random;
 mod table;
 
-pub use bridge::{BridgeNetwork, choose_subnet, ensure, forward_warnings, remove};
+pub use bridge::{BridgeNetwork, choose_subnet, ensure, forward_warnings, reload, remove};
 pub use endpoint::{Endpoint, connect, mac_address, new_namespace};
 pub use error::{NetworkError, Result};
 pub use files::{ContainerFiles, FilesRequest, container_files};

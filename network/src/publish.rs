@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use crate::bridge::BridgeNetwork;
 use crate::error::{NetworkError, Result, during};
 use crate::ports::{PortRange, PortRequest, PortSpec, Protocol};
-use crate::{conntrack, link, random, table};
+use crate::{conntrack, filter, link, privileges, random, table};
 
 /// Connections that wait for the proxy; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 1024;
@@ -22,8 +22,8 @@ const DEFAULT_LOCAL_PORTS: PortRange = PortRange { first: 32768, last: 60999 };
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Random ports tried before the range counts as full.
 const RANDOM_TRIES: usize = 256;
-/// Beyond these, a host's addresses are not worth one request each.
-const MAX_FORGOTTEN: usize = 256;
+/// Ports for which the usual limit of open files (1024) is enough.
+const MANY_PORTS: usize = 256;
 
 /// A published port with the sockets that hold it. Dropping it frees the port.
 #[derive(Debug)]
@@ -45,6 +45,9 @@ pub fn publish(network: &BridgeNetwork, container: Ipv4Addr, requests: &[PortReq
     if requests.is_empty() {
         return Ok(Vec::new());
     }
+    if requests.len() > MANY_PORTS {
+        privileges::raise_open_files();
+    }
     // Fixed ports first, so that a random one never takes what another request names.
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&index| requests.get(index).map(|request| request.host_ports.map_or(u32::MAX, width)));
@@ -58,9 +61,11 @@ pub fn publish(network: &BridgeNetwork, container: Ipv4Addr, requests: &[PortReq
     let published: Vec<Published> = published.into_iter().map(|(_, one)| one).collect();
     let specs: Vec<PortSpec> = published.iter().map(|one| one.spec.clone()).collect();
     let failed = || format!("publish ports of {container} in nftables table {}", network.table);
-    let mut filter = Socket::netfilter().map_err(during(failed))?;
-    table::add_ports(&mut filter, &network.table, container, &specs).map_err(during(failed))?;
-    forget_old_flows(&mut filter, &specs).map_err(during(failed))?;
+    filter::with(|filter| {
+        table::add_ports(filter, &network.table, container, &specs)?;
+        forget_old_flows(filter, &specs)
+    })
+    .map_err(during(failed))?;
     Ok(published)
 }
 
@@ -71,12 +76,13 @@ pub fn unpublish(network: &BridgeNetwork, container: Ipv4Addr, specs: &[PortSpec
         return Ok(Lingering(None));
     }
     let failed = || format!("withdraw ports of {container} from nftables table {}", network.table);
-    let mut filter = Socket::netfilter().map_err(during(failed))?;
-    table::delete_ports(&mut filter, &network.table, container, specs).map_err(during(failed))?;
-    for spec in specs.iter().filter(|spec| spec.protocol == Protocol::Udp) {
-        conntrack::forget_from(&mut filter, container, spec.container_port).map_err(during(failed))?;
-    }
-    Ok(Lingering(Some(filter.into())))
+    filter::with(|filter| {
+        table::delete_ports(filter, &network.table, container, specs)?;
+        let mut udp = specs.iter().filter(|spec| spec.protocol == Protocol::Udp);
+        udp.try_for_each(|spec| conntrack::forget_from(filter, container, spec.container_port))
+    })
+    .map_err(during(failed))?;
+    Ok(Lingering(filter::release()))
 }
 
 /// Flows to the ports that began before: they would go on to where they went.
@@ -86,16 +92,14 @@ fn forget_old_flows(filter: &mut Socket, specs: &[PortSpec]) -> Result<(), Netli
         match spec.host_ip {
             Some(IpAddr::V6(_)) => {}
             Some(IpAddr::V4(address)) if !address.is_unspecified() => {
-                conntrack::forget_to(filter, address, spec.host_port)?;
+                conntrack::forget_to(filter, &[address], spec.host_port)?;
             }
             _ => {
                 let own = match &own {
                     Some(own) => own,
                     None => own.insert(link::addresses(&mut Socket::route()?)?),
                 };
-                for address in own.iter().take(MAX_FORGOTTEN) {
-                    conntrack::forget_to(filter, *address, spec.host_port)?;
-                }
+                conntrack::forget_to(filter, own, spec.host_port)?;
             }
         }
     }

@@ -111,6 +111,22 @@ pub(crate) fn has_bridge(socket: &mut Socket, table: &str, bridge: &str) -> Resu
     }
 }
 
+/// Writes the table anew, whatever is there, with these bridges and ports: one transaction, so no packet meets a gap.
+pub(crate) fn rewrite(
+    socket: &mut Socket,
+    table: &str,
+    mark: u32,
+    bridges: &[&str],
+    ports: &[(Ipv4Addr, &[PortSpec])],
+) -> Result<(), NetlinkError> {
+    let mut all = vec![nft::any_table(table), nft::delete_table(table)];
+    all.extend(definition(table, mark));
+    let bridges = bridges.iter().flat_map(|bridge| bridge_elements(bridge));
+    let ports = ports.iter().flat_map(|(address, specs)| specs.iter().filter_map(|spec| port_element(spec, *address)));
+    all.extend(bridges.chain(ports).map(|(set, element)| nft::add_element(table, set, &element)));
+    socket.transaction(nft::begin(), all, nft::end())
+}
+
 /// Creates the table where there is none.
 pub(crate) fn create(socket: &mut Socket, table: &str, mark: u32) -> Result<(), NetlinkError> {
     match socket.transaction(nft::begin(), definition(table, mark), nft::end()) {
@@ -364,7 +380,7 @@ pub(crate) fn redirect_own(socket: &mut Socket, redirects: &[Redirect]) -> Resul
     socket.transaction(nft::begin(), all, nft::end())
 }
 
-/// A chain of somebody else's that drops what is forwarded unless it says otherwise.
+/// A chain of somebody else's that stops what is forwarded unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ForeignDrop {
     pub(crate) family: &'static str,
@@ -372,7 +388,10 @@ pub(crate) struct ForeignDrop {
     pub(crate) chain: String,
 }
 
-/// The foreign base chains at the forward hook (IPv4 or both families) whose policy is drop.
+/// firewalld's table: its chain accepts by policy, and ends in a rule that rejects.
+pub(crate) const FIREWALLD: &str = "firewalld";
+
+/// The foreign base chains at the forward hook (IPv4 or both families) that stop what nobody allows.
 pub(crate) fn foreign_drops(socket: &mut Socket, own: &str) -> Result<Vec<ForeignDrop>, NetlinkError> {
     let mut found = Vec::new();
     socket.get(nft::list_chains(), |answer| found.extend(parse_drop(answer.payload, own)))?;
@@ -389,11 +408,11 @@ fn parse_drop(payload: &[u8], own: &str) -> Option<ForeignDrop> {
         _ => return None,
     };
     let hook = attribute(attribute(attributes, 4)?, 1)?;
-    let policy = attribute(attributes, 5)?;
-    let table = text(attribute(attributes, 1)?)?;
-    let foreign = hook == FORWARD && policy == POLICY_DROP && table != own;
-    let chain = || Some(text(attribute(attributes, 3)?)?.to_owned());
-    if foreign { Some(ForeignDrop { family, table: table.to_owned(), chain: chain()? }) } else { None }
+    let drops = attribute(attributes, 5)? == POLICY_DROP;
+    let table = text(attribute(attributes, 1)?)?.to_owned();
+    let chain = text(attribute(attributes, 3)?)?.to_owned();
+    let stops = drops || (table == FIREWALLD && chain == "filter_FORWARD");
+    (hook == FORWARD && stops && table != own).then_some(ForeignDrop { family, table, chain })
 }
 
 const _: () = assert!(IFNAME_LEN == 16, "the sets' key lengths are made of it");

@@ -61,7 +61,7 @@ fn a_container_reaches_the_outside_and_its_neighbour() {
 /// A refused connection proves the way there and back.
 fn within_tcp_refused(target: Ipv4Addr) -> bool {
     let error =
-        std::net::TcpStream::connect_timeout(&(target, 9).into(), std::time::Duration::from_secs(5)).unwrap_err();
+        std::net::TcpStream::connect_timeout(&(target, 9).into(), std::time::Duration::from_secs(2)).unwrap_err();
     error.kind() == std::io::ErrorKind::ConnectionRefused
 }
 
@@ -139,7 +139,21 @@ fn a_foreign_forward_drop_is_told() {
         run("nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }'");
         let warnings = forward_warnings(&world.network).unwrap();
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].contains("ip filter FORWARD") && !warnings[0].contains('\n'), "{warnings:?}");
+        assert!(warnings[0].contains("FORWARD of table ip filter") && !warnings[0].contains('\n'), "{warnings:?}");
+        // What it advises is what helps.
+        world.ensure();
+        let container = world.container(2);
+        let refused = || within(&container.namespace, || within_tcp_refused(world::OUTSIDE));
+        assert!(!refused());
+        let command = warnings[0]
+            .split('`')
+            .nth(1)
+            .unwrap()
+            .replace("iptables -I FORWARD -i", "nft insert rule ip filter FORWARD iifname");
+        run(&command
+            .replace("iptables -I FORWARD -o", "nft insert rule ip filter FORWARD oifname")
+            .replace("-j ACCEPT", "accept"));
+        assert!(refused());
     });
 }
 
@@ -149,5 +163,45 @@ fn a_subnet_that_the_host_routes_is_not_chosen() {
         assert_eq!(network::choose_subnet(&[]).unwrap().to_string(), "172.17.0.0/16");
         run("ip route add 172.16.0.0/14 via 192.0.2.2; ip route add 172.20.5.0/24 via 192.0.2.2 table 77");
         assert_eq!(network::choose_subnet(&[]).unwrap().to_string(), "172.21.0.0/16");
+    });
+}
+
+#[test]
+fn networks_are_apart() {
+    in_world(|world| {
+        world.ensure();
+        let mut second = network::BridgeNetwork::default_for("", "172.18.0.0/16".parse().unwrap());
+        second.bridge = "br-second".to_owned();
+        ensure(&second).unwrap();
+        let (one, two) = (world.container(2), network::new_namespace().unwrap());
+        let endpoint = network::Endpoint { container: "two".into(), address: Ipv4Addr::new(172, 18, 0, 2) };
+        network::connect(std::os::fd::AsFd::as_fd(&two), &second, &endpoint).unwrap();
+        assert!(within(&two, || within_tcp_refused(world::OUTSIDE)));
+        assert!(!within(&two, || within_tcp_refused(one.address)));
+        remove(&second, false).unwrap();
+        let rules = run("nft list ruleset");
+        assert!(!rules.contains("br-second") && rules.contains("ctr0"), "{rules}");
+    });
+}
+
+#[test]
+fn the_table_is_rewritten_in_place() {
+    in_world(|world| {
+        world.ensure();
+        let port = |host_port| network::PortSpec {
+            host_ip: None,
+            host_port,
+            container_port: 80,
+            protocol: network::Protocol::Sctp,
+        };
+        let ports = [port(8080), port(8081)];
+        for _ in 0..2 {
+            network::reload(std::slice::from_ref(&world.network), &[(Ipv4Addr::new(172, 17, 0, 2), &ports)]).unwrap();
+            let rules = run("nft list table inet ctr");
+            for part in ["sctp . 8080 : 172.17.0.2 . 80", "sctp . 8081", "elements = { \"ctr0\" }", "masquerade"] {
+                assert_eq!(rules.matches(part).count(), 1, "{part}: {rules}");
+            }
+            run("nft flush ruleset");
+        }
     });
 }

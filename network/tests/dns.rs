@@ -165,10 +165,11 @@ fn forwarder_process() {
     if len == 0 {
         return;
     }
-    let forwarder = Forwarder::bind(fds[0].as_fd(), &addresses(&["127.0.0.53", "127.0.0.1"])).unwrap();
-    assert_eq!(forwarder.listeners().count(), 4);
+    let forwarder = Forwarder::bind(fds[0].as_fd()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let resolver = resolver(dir.path(), "nameserver 127.0.0.53\nnameserver 127.0.0.1\n");
     linux::socket::send_fds(std::io::stdin(), b"x", &[]).unwrap();
-    forwarder.serve().unwrap();
+    forwarder.serve(&resolver).unwrap();
 }
 
 #[test]

@@ -4,14 +4,15 @@
 //! an address each (127.0.0.11, 127.0.0.12 …), so it stays the container's resolver that chooses among them. The sockets have random
 //! ports, reached by rules in the container's namespace: binding port 53 would be in the way of a name server in the container.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use linux::netlink::{NetlinkError, Socket};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::config::MAX_SERVERS;
+use super::Resolver;
+use super::config::{MAX_SERVERS, ResolvConf};
 use crate::error::{Result, during};
 use crate::ports::Protocol;
 use crate::proxy::{Relay, serve};
@@ -23,7 +24,7 @@ const BACKLOG: i32 = 64;
 /// Relays from a container's 127.0.0.11:53 (and .12, .13) to name servers of the host.
 #[derive(Debug)]
 pub struct Forwarder {
-    relays: Vec<Relay>,
+    listeners: Vec<Listener>,
 }
 
 impl Forwarder {
@@ -32,43 +33,45 @@ impl Forwarder {
         Ipv4Addr::new(127, 0, 0, 11 + u8::try_from(index.min(MAX_SERVERS)).unwrap_or(0))
     }
 
-    /// Opens the sockets in the container's namespace and adds the rules there. `servers` are
-    /// [`crate::ContainerFiles::forward_to`].
-    pub fn bind(namespace: BorrowedFd<'_>, servers: &[IpAddr]) -> Result<Forwarder> {
+    /// Opens the sockets in the container's namespace and adds the rules there.
+    pub fn bind(namespace: BorrowedFd<'_>) -> Result<Forwarder> {
         let failed = || "lend the host's name servers to the container".to_owned();
         namespace::inside(namespace, || {
-            let mut relays = Vec::new();
+            let mut listeners = Vec::new();
             let mut redirects = Vec::new();
-            for (index, server) in servers.iter().take(MAX_SERVERS).enumerate() {
-                let target = SocketAddr::new(*server, PORT);
+            for index in 0..MAX_SERVERS {
+                let address = Forwarder::address(index);
                 for (protocol, kind) in [(Protocol::Udp, SocketType::DGRAM), (Protocol::Tcp, SocketType::STREAM)] {
-                    let (listener, port) = listener(Forwarder::address(index), kind).map_err(during(failed))?;
-                    redirects.push(table::Redirect {
-                        protocol,
-                        address: Forwarder::address(index),
-                        port: PORT,
-                        to: port,
-                    });
-                    relays.push(Relay { listener, protocol, target });
+                    let (socket, to) = listener(address, kind).map_err(during(failed))?;
+                    redirects.push(table::Redirect { protocol, address, port: PORT, to });
+                    listeners.push(Listener { index, protocol, socket });
                 }
             }
             Socket::netfilter()
                 .and_then(|mut socket| table::redirect_own(&mut socket, &redirects))
                 .map_err(during::<NetlinkError>(failed))?;
-            Ok(Forwarder { relays })
+            Ok(Forwarder { listeners })
         })
     }
 
-    /// The sockets to wait at: when one is readable, a child is to [`Forwarder::serve`].
-    pub fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.relays.iter().map(|relay| relay.listener.as_fd())
+    /// Serves the servers of the resolver's resolv.conf until the process is killed. For a forked, single-threaded child in
+    /// the host's network namespace: drops every privilege first, dies with its parent.
+    pub fn serve(self, resolver: &Resolver) -> Result<()> {
+        let text = super::read(&resolver.resolv_conf).map_err(during(|| "find the host's name servers".to_owned()))?;
+        let servers = ResolvConf::parse(&text).servers();
+        let relay = |listener: Listener| {
+            let target = SocketAddr::new(*servers.get(listener.index)?, PORT);
+            Some(Relay { listener: listener.socket, protocol: listener.protocol, target })
+        };
+        serve(self.listeners.into_iter().filter_map(relay).collect(), None)
     }
+}
 
-    /// Serves, as [`crate::serve_proxy`] does: in a forked, single-threaded child that runs in the host's network namespace; drops
-    /// every privilege first, dies with its parent, returns after a minute of silence.
-    pub fn serve(self) -> Result<()> {
-        serve(self.relays)
-    }
+#[derive(Debug)]
+struct Listener {
+    index: usize,
+    protocol: Protocol,
+    socket: OwnedFd,
 }
 
 fn listener(address: Ipv4Addr, kind: SocketType) -> Result<(OwnedFd, u16), Errno> {

@@ -18,13 +18,13 @@ use rustix::net::{AddressFamily, SocketFlags};
 
 use crate::error::{Result, during};
 use crate::ports::Protocol;
-use crate::privileges;
 use crate::publish::Published;
+use crate::{filter, privileges};
 
 /// The most connections, and the most UDP clients, at once.
 const MAX_FLOWS: usize = 4096;
-/// Descriptors of one TCP connection at most: two sockets, two pipes.
-const FDS_PER_FLOW: u64 = 6;
+/// Descriptors of one TCP connection at most (two sockets, two pipes) and one UDP client.
+const FDS_PER_FLOW: u64 = 7;
 /// Descriptors kept for everything else.
 const FDS_RESERVED: u64 = 64;
 /// Events taken at once.
@@ -46,7 +46,7 @@ pub fn serve_proxy(published: Vec<Published>, container: Ipv4Addr) -> Result<()>
         let target = SocketAddr::new(container.into(), spec.container_port);
         relays.extend(listeners.into_iter().map(|listener| Relay { listener, protocol: spec.protocol, target }));
     }
-    serve(relays)
+    serve(relays, Some(IDLE))
 }
 
 /// A listening socket and where it leads.
@@ -57,14 +57,16 @@ pub(crate) struct Relay {
     pub(crate) target: SocketAddr,
 }
 
-/// [`serve_proxy`] for whatever leads wherever.
-pub(crate) fn serve(relays: Vec<Relay>) -> Result<()> {
+/// [`serve_proxy`] for whatever leads wherever; without `idle` it never returns but with an error.
+pub(crate) fn serve(relays: Vec<Relay>, idle: Option<Duration>) -> Result<()> {
+    // The parent's, if it has one: not ours to use, and cheap to close while the parent holds it too.
+    drop(filter::release());
     privileges::drop_all()?;
     let per_files = privileges::raise_open_files().saturating_sub(FDS_RESERVED) / FDS_PER_FLOW;
     let max_flows = usize::try_from(per_files).unwrap_or(MAX_FLOWS).clamp(1, MAX_FLOWS);
     let failed = || "serve published ports".to_owned();
     let mut proxy = Proxy::new(relays, max_flows).map_err(during(failed))?;
-    proxy.serve().map_err(during(failed))
+    proxy.serve(idle).map_err(during(failed))
 }
 
 /// What an event belongs to: the number in epoll's data.
@@ -134,7 +136,7 @@ impl Proxy {
         Ok(Proxy { poll, relays, tcp: tcp::Flows::new(max_flows), udp: udp::Flows::new(max_flows), full: false })
     }
 
-    fn serve(&mut self) -> Result<(), Errno> {
+    fn serve(&mut self, idle: Option<Duration>) -> Result<(), Errno> {
         let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
         let mut events = [none; EVENTS];
         let (mut busy, mut swept) = (Instant::now(), Instant::now());
@@ -155,7 +157,7 @@ impl Proxy {
             self.make_room()?;
             if !self.tcp.is_empty() || !self.udp.is_empty() || count > 0 {
                 busy = now;
-            } else if now.duration_since(busy) >= IDLE {
+            } else if idle.is_some_and(|idle| now.duration_since(busy) >= idle) {
                 return Ok(());
             }
         }
