@@ -10,16 +10,17 @@
 //!
 //! No part prints or reads the environment: what there is to tell goes out as [`BuildEvent`]s.
 
-#![allow(clippy::todo)]
-
+mod cache;
 mod error;
 mod event;
+mod execute;
 mod expand;
 mod ignore;
 mod instruction;
 mod layer;
 mod parser;
 mod paths;
+mod plan;
 mod request;
 mod step_error;
 mod tree;
@@ -48,6 +49,20 @@ pub fn build(
     request: &BuildRequest,
     events: &(dyn Fn(BuildEvent) + Sync),
 ) -> Result<Built, BuildError> {
-    let _ = (engine, request, events);
-    todo!()
+    let document = parser::parse(&request.containerfile)?;
+    let escape = document.directives.escape;
+    let instructions = document
+        .nodes
+        .iter()
+        .map(|node| instruction::from_node(node, escape, &document.source))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut warnings = instruction::lint(&document, &instructions);
+    let (plan, more) = plan::Plan::new(document, instructions, request)?;
+    warnings.extend(more);
+    for warning in &warnings {
+        events(BuildEvent::Warning(warning.clone()));
+    }
+    let (image_id, more) = execute::Build::new(engine, request, &plan, events).run()?;
+    warnings.extend(more);
+    Ok(Built { image_id, warnings })
 }

@@ -1,9 +1,12 @@
 //! Writing a layer: files go straight into the upperdir that becomes it, while the layers below say where a
 //! path leads and what a folder on the way looks like. Nothing is mounted writable.
 
+mod clamp;
 mod data;
+mod unpack;
 mod write;
 
+pub(crate) use clamp::clamp_times;
 pub(crate) use write::Placement;
 
 use crate::paths::{Found, Lookup, Resolved, resolve};

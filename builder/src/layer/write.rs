@@ -55,7 +55,7 @@ impl LayerWriter {
     }
 
     /// A folder: made, or, where there is one, given the attributes – but for the copy's start, which keeps its own.
-    fn folder(&mut self, path: &Path, attributes: &Attributes, is_start: bool) -> StepResult<()> {
+    pub(super) fn folder(&mut self, path: &Path, attributes: &Attributes, is_start: bool) -> StepResult<()> {
         let found = self.look_up(path).map_err(|e| StepError::io("look up", shown(path), e))?;
         match found {
             Some(Found::Folder) if is_start => return self.make_folders(path),
@@ -107,7 +107,7 @@ impl LayerWriter {
         Ok(())
     }
 
-    fn hard_link(&mut self, first: &Path, target: &Path) -> StepResult<()> {
+    pub(super) fn hard_link(&mut self, first: &Path, target: &Path) -> StepResult<()> {
         let (first_folder, first_name) = split(first)?;
         let from = self.open_folder(first_folder)?;
         let (folder, name) = split(target)?;
@@ -117,7 +117,7 @@ impl LayerWriter {
             .map_err(|e| StepError::io("link", shown(target), e))
     }
 
-    fn link(&mut self, path: &Path, text: &Path, attributes: &Attributes) -> StepResult<()> {
+    pub(super) fn link(&mut self, path: &Path, text: &Path, attributes: &Attributes) -> StepResult<()> {
         let (folder, name) = split(path)?;
         let folder = self.open_folder(folder)?;
         self.make_room(folder.as_fd(), name, path)?;
@@ -126,7 +126,13 @@ impl LayerWriter {
         self.name_attributes(folder.as_fd(), name, attributes).map_err(fail)
     }
 
-    fn special(&mut self, path: &Path, file_type: u32, device: u64, attributes: &Attributes) -> StepResult<()> {
+    pub(super) fn special(
+        &mut self,
+        path: &Path,
+        file_type: u32,
+        device: u64,
+        attributes: &Attributes,
+    ) -> StepResult<()> {
         let (folder, name) = split(path)?;
         let folder = self.open_folder(folder)?;
         self.make_room(folder.as_fd(), name, path)?;
@@ -145,7 +151,7 @@ impl LayerWriter {
     }
 
     /// A new, empty file at a resolved path.
-    fn create(&mut self, path: &Path) -> StepResult<File> {
+    pub(super) fn create(&mut self, path: &Path) -> StepResult<File> {
         let (folder, name) = split(path)?;
         let folder = self.open_folder(folder)?;
         self.make_room(folder.as_fd(), name, path)?;
@@ -156,7 +162,7 @@ impl LayerWriter {
     }
 
     /// The path with the links of its parents, and its own if it is to be a folder, followed inside the root.
-    fn followed(&self, path: &Path, is_folder: bool) -> StepResult<PathBuf> {
+    pub(super) fn followed(&self, path: &Path, is_folder: bool) -> StepResult<PathBuf> {
         if is_folder {
             let resolved = self.resolve(path)?;
             return Ok(if resolved.found == Some(Found::Folder) { resolved.path } else { self.parent_followed(path)? });
@@ -164,7 +170,7 @@ impl LayerWriter {
         self.parent_followed(path)
     }
 
-    fn parent_followed(&self, path: &Path) -> StepResult<PathBuf> {
+    pub(super) fn parent_followed(&self, path: &Path) -> StepResult<PathBuf> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
         Ok(self.resolve(parent)?.path.join(name))
     }

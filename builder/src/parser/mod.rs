@@ -77,12 +77,6 @@ pub(crate) struct Node {
     pub(crate) span: Span,
 }
 
-impl Node {
-    pub(crate) fn is(&self, keyword: &str) -> bool {
-        self.keyword.eq_ignore_ascii_case(keyword)
-    }
-}
-
 /// A whole recipe.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {

@@ -42,14 +42,6 @@ impl Tree {
         Tree { root, rules: IgnoreRules::default(), owned_by_root: false, label }
     }
 
-    pub(crate) fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
-    pub(crate) fn label(&self) -> &str {
-        &self.label
-    }
-
     pub(crate) fn rules(&self) -> &IgnoreRules {
         &self.rules
     }

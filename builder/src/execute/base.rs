@@ -1,0 +1,168 @@
+//! What a stage starts from: nothing, another stage, or an image that is here or fetched.
+
+use super::state::{Layer, StageState};
+use super::{Build, Step, lock};
+use crate::event::{BuildEvent, OutputStream};
+use crate::plan::{Base, platform_args};
+use crate::request::PullPolicy;
+use crate::step_error::{StepError, StepResult};
+use engine::{PullEvent, PullRequest, PullState};
+use oci::{ImageConfig, Platform, Reference};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use store::StoreError;
+
+/// What an image without a PATH of its own runs programs with.
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// An image to build on or copy from.
+#[derive(Clone, Debug)]
+pub(super) struct BaseImage {
+    pub(super) layers: Vec<Layer>,
+    pub(super) config: ImageConfig,
+}
+
+impl Build<'_> {
+    /// The state a stage begins with, and whether it was all here.
+    pub(super) fn begin(&self, index: usize, step: &Step<'_, '_>) -> StepResult<(StageState, bool)> {
+        let stage = &self.plan.stages[index];
+        let platform = stage.platform.clone().or_else(|| self.request.platform.clone());
+        let mut state = match &stage.base {
+            Base::Scratch => (self.fresh(scratch_config(platform.as_ref()), Vec::new()), true),
+            Base::Stage(base) => {
+                let base = self.stage(*base)?;
+                let state = StageState { args: BTreeMap::new(), cmd_set: false, ..StageState::clone(&base) };
+                (state, true)
+            }
+            Base::Image(name) => {
+                let (image, was_here) = self.image(name, platform.as_ref(), step)?;
+                (self.fresh(image.config, image.layers), was_here)
+            }
+        };
+        state.0.escape = self.plan.escape;
+        Ok(state)
+    }
+
+    fn fresh(&self, config: ImageConfig, layers: Vec<Layer>) -> StageState {
+        StageState {
+            layers,
+            folder_time_s: self.folder_time(&config),
+            config,
+            args: BTreeMap::new(),
+            cmd_set: false,
+            undated: Vec::new(),
+            escape: self.plan.escape,
+        }
+    }
+
+    /// What an ARG that nothing else sets is worth where it is declared.
+    pub(super) fn automatic_arg(&self, name: &str) -> Option<String> {
+        platform_args(self.request).remove(name)
+    }
+
+    /// An image by name: out of the store, or fetched. Asked for by several stages it is fetched once.
+    pub(super) fn image(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        step: &Step<'_, '_>,
+    ) -> StepResult<(BaseImage, bool)> {
+        let key = format!("{name} {}", platform.map(Platform::to_string).unwrap_or_default());
+        let cell = Arc::clone(lock(&self.images).entry(key).or_default());
+        let mut cell = lock(&cell);
+        if let Some(image) = &*cell {
+            return Ok((image.clone(), true));
+        }
+        let found = match self.request.pull {
+            PullPolicy::Always => None,
+            PullPolicy::Missing | PullPolicy::Never => self.find_image(name, platform)?,
+        };
+        let was_here = found.is_some();
+        let image = match found {
+            Some(image) => image,
+            None => self.fetch_image(name, platform, step)?,
+        };
+        *cell = Some(image.clone());
+        Ok((image, was_here))
+    }
+
+    fn find_image(&self, name: &str, platform: Option<&Platform>) -> StepResult<Option<BaseImage>> {
+        let store = self.engine.store();
+        let image = match store.image(name) {
+            Ok(image) => image,
+            Err(StoreError::NoSuchImage(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // An image of another platform is as good as none, if one was asked for.
+        let has = Platform {
+            architecture: image.config.architecture.clone(),
+            os: image.config.os.clone(),
+            variant: image.config.variant.clone(),
+            ..Platform::default()
+        };
+        if platform.is_some_and(|wanted| wanted.rank(&has).is_none()) {
+            return Ok(None);
+        }
+        let folders = store.image_layers(&image)?;
+        if folders.len() != image.config.rootfs.diff_ids.len() {
+            return Err(StepError::wrong(format!("image {name} is incomplete: pull it again")));
+        }
+        let layers = image.config.rootfs.diff_ids.iter().cloned().zip(folders);
+        let layers = layers.map(|(diff_id, folder)| Layer { diff_id, folder }).collect();
+        Ok(Some(BaseImage { layers, config: image.config }))
+    }
+
+    fn fetch_image(&self, name: &str, platform: Option<&Platform>, step: &Step<'_, '_>) -> StepResult<BaseImage> {
+        if self.request.pull == PullPolicy::Never {
+            let hint = format!("fetch it with: ctr pull {name}");
+            return Err(StepError::with_hint(format!("No such image: {name}"), hint));
+        }
+        let reference: Reference = name.parse().map_err(|error| StepError::wrong(format!("{name:?}: {error}")))?;
+        let mut request = PullRequest::new(reference);
+        request.platform = platform.cloned();
+        let pulled = self.engine.pull(&request, &|event| self.tell_pull(step, event));
+        if let Err(error) = pulled {
+            let hint = error.hint().map_or_else(
+                || format!("no image {name} is here and fetching it failed; `ctr image ls` shows what is here"),
+                str::to_owned,
+            );
+            return Err(StepError::with_hint(error.to_string(), hint));
+        }
+        self.find_image(name, platform)?.ok_or_else(|| StepError::wrong(format!("No such image: {name}")))
+    }
+
+    fn tell_pull(&self, step: &Step<'_, '_>, event: PullEvent) {
+        let progress = |what: String, done_bytes, total_bytes| BuildEvent::Progress {
+            step: step.id,
+            what,
+            done_bytes,
+            total_bytes,
+        };
+        match event {
+            PullEvent::Started { version, repository } => {
+                step.output(OutputStream::Stderr, format!("{version}: Pulling from {repository}\n").as_bytes());
+            }
+            PullEvent::Layers(layers) => {
+                layers.into_iter().for_each(|layer| self.event(progress(layer.id, 0, layer.size_bytes)));
+            }
+            PullEvent::Layer { id, state: PullState::Downloading { done_bytes } } => {
+                self.event(progress(id, done_bytes, 0));
+            }
+            PullEvent::Layer { .. } => {}
+            PullEvent::Warning(text) => step.output(OutputStream::Stderr, format!("{text}\n").as_bytes()),
+        }
+    }
+}
+
+fn scratch_config(platform: Option<&Platform>) -> ImageConfig {
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    let mut config = ImageConfig {
+        architecture: platform.architecture,
+        os: platform.os,
+        variant: platform.variant,
+        ..ImageConfig::default()
+    };
+    config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+    config.config.working_dir = "/".to_owned();
+    config
+}

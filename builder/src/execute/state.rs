@@ -1,0 +1,106 @@
+//! A stage on its way: its layers, its config, and the variables its instructions see.
+
+use crate::expand::{ExpandError, Expander};
+use oci::{Digest, History, ImageConfig};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// A layer: its digest and the `fs` folder it lies in.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub(super) diff_id: Digest,
+    pub(super) folder: PathBuf,
+}
+
+/// What a stage has become so far, and at its end its result.
+#[derive(Clone, Debug)]
+pub(crate) struct StageState {
+    pub(super) layers: Vec<Layer>,
+    /// The image's config, all but its layers and dates.
+    pub(super) config: ImageConfig,
+    /// ARGs that have a value here.
+    pub(super) args: BTreeMap<String, String>,
+    /// This stage set CMD itself: its ENTRYPOINT leaves it alone.
+    pub(super) cmd_set: bool,
+    /// History entries whose date is that of the whole image.
+    pub(super) undated: Vec<usize>,
+    /// The time folders made by the builder get, in seconds since 1970.
+    pub(super) folder_time_s: i64,
+    pub(super) escape: char,
+}
+
+impl StageState {
+    pub(super) fn diff_ids(&self) -> Vec<Digest> {
+        self.layers.iter().map(|layer| layer.diff_id.clone()).collect()
+    }
+
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        self.layers.iter().map(|layer| layer.folder.clone()).collect()
+    }
+
+    /// The value of a variable: ENV beats ARG.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.env(name).map(str::to_owned).or_else(|| self.args.get(name).cloned())
+    }
+
+    pub(super) fn env(&self, name: &str) -> Option<&str> {
+        let entry = |line: &'_ String| line.split_once('=').is_some_and(|(key, _)| key == name);
+        self.config.config.env.iter().rev().find(|line| entry(line)).and_then(|line| Some(line.split_once('=')?.1))
+    }
+
+    pub(super) fn set_env(&mut self, name: &str, value: &str) {
+        let line = format!("{name}={value}");
+        let env = &mut self.config.config.env;
+        match env.iter_mut().find(|old| old.split_once('=').is_some_and(|(key, _)| key == name)) {
+            Some(old) => *old = line,
+            None => env.push(line),
+        }
+    }
+
+    /// Expands one text, adding to `unset` what it asked for in vain.
+    pub(super) fn word(&self, text: &str, unset: &mut BTreeSet<String>) -> Result<String, ExpandError> {
+        let lookup = |name: &str| self.variable(name);
+        let expander = Expander::new(self.escape, &lookup);
+        let word = expander.word(text)?;
+        unset.extend(expander.unset());
+        Ok(word)
+    }
+
+    /// Expands one text to words.
+    pub(super) fn words(&self, text: &str, unset: &mut BTreeSet<String>) -> Result<Vec<String>, ExpandError> {
+        let lookup = |name: &str| self.variable(name);
+        let expander = Expander::new(self.escape, &lookup);
+        let words = expander.words(text)?;
+        unset.extend(expander.unset());
+        Ok(words)
+    }
+
+    /// A heredoc's body.
+    pub(super) fn body(&self, text: &str) -> Result<String, ExpandError> {
+        let lookup = |name: &str| self.variable(name);
+        Expander::new(self.escape, &lookup).keeping_quotes().word(text)
+    }
+
+    /// The shell of shell-form commands.
+    pub(super) fn shell(&self) -> Vec<String> {
+        match &self.config.config.shell {
+            Some(shell) if !shell.is_empty() => shell.clone(),
+            _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+        }
+    }
+
+    /// The folder relative paths are relative to.
+    pub(super) fn working_dir(&self) -> &str {
+        if self.config.config.working_dir.is_empty() { "/" } else { &self.config.config.working_dir }
+    }
+
+    /// Adds a history entry. Without a date it gets the image's; without a layer it says so.
+    pub(super) fn add_history(&mut self, created_by: String, created: Option<String>, has_layer: bool) {
+        if created.is_none() {
+            self.undated.push(self.config.history.len());
+        }
+        let author = self.config.author.clone().filter(|author| !author.is_empty());
+        let created_by = Some(created_by);
+        self.config.history.push(History { created, created_by, author, comment: None, empty_layer: !has_layer });
+    }
+}

@@ -1,0 +1,371 @@
+//! Instructions → stages as a graph. Which stages a build needs, what each starts from, and what variables FROM sees
+//! are settled here; nothing is executed.
+
+use crate::error::BuildError;
+use crate::event::Warning;
+use crate::expand::Expander;
+use crate::instruction::{FromInstruction, Instruction, Located, nearest};
+use crate::parser::{Document, Source, Span};
+use crate::request::BuildRequest;
+use oci::Platform;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// More stages than any real recipe has; each is a thread.
+const MAX_STAGES: usize = 500;
+
+/// Variables everybody may set without declaring them; they reach RUN, but neither cache keys nor the history.
+pub(crate) const PROXY_ARGS: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// A whole build, understood.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) source: Source,
+    pub(crate) escape: char,
+    /// ARGs before the first FROM that have a value.
+    pub(crate) global_args: BTreeMap<String, String>,
+    pub(crate) stages: Vec<StagePlan>,
+    /// The stage whose image is the build's.
+    pub(crate) target: usize,
+}
+
+/// One stage.
+#[derive(Debug)]
+pub(crate) struct StagePlan {
+    pub(crate) name: Option<String>,
+    pub(crate) base: Base,
+    pub(crate) platform: Option<Platform>,
+    /// The FROM.
+    pub(crate) from: Located,
+    pub(crate) steps: Vec<Located>,
+}
+
+/// What a stage starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// Nothing.
+    Scratch,
+    /// An earlier stage.
+    Stage(usize),
+    /// An image by this name.
+    Image(String),
+}
+
+impl Plan {
+    /// Understands a recipe's structure for this request.
+    pub(crate) fn new(
+        document: Document,
+        instructions: Vec<Located>,
+        request: &BuildRequest,
+    ) -> Result<(Plan, Vec<Warning>), BuildError> {
+        let Document { source, directives, .. } = document;
+        let mut planner = Planner {
+            request,
+            source,
+            escape: directives.escape,
+            automatic: platform_args(request),
+            global_args: BTreeMap::new(),
+            stages: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for located in instructions {
+            planner.take(located)?;
+        }
+        planner.finish()
+    }
+
+    /// The stage a `--from` of stage `user` names: an earlier one, by name or index. None: it is an image.
+    pub(crate) fn find_stage(&self, text: &str, user: usize, span: Span) -> Result<Option<usize>, BuildError> {
+        find_stage(&self.stages, &self.source, text, user, span)
+    }
+
+    /// The stages the target needs, itself included, in order.
+    pub(crate) fn reachable(&self) -> Vec<usize> {
+        let mut needed = BTreeSet::new();
+        let mut pending = vec![self.target];
+        while let Some(index) = pending.pop() {
+            let Some(stage) = self.stages.get(index).filter(|_| needed.insert(index)) else { continue };
+            if let Base::Stage(base) = stage.base {
+                pending.push(base);
+            }
+            for step in &stage.steps {
+                for text in froms(&step.instruction) {
+                    pending.extend(self.find_stage(text, index, step.span).ok().flatten());
+                }
+            }
+        }
+        needed.into_iter().collect()
+    }
+
+    /// How steps of a stage are called: its name, else `stage-N` where there are several.
+    pub(crate) fn stage_label(&self, index: usize) -> String {
+        match self.stages.get(index).and_then(|stage| stage.name.as_deref()) {
+            Some(name) => name.to_owned(),
+            None if self.stages.len() > 1 => format!("stage-{index}"),
+            None => String::new(),
+        }
+    }
+}
+
+/// The `from`s an instruction names.
+fn froms(instruction: &Instruction) -> Vec<&str> {
+    match instruction {
+        Instruction::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+        Instruction::Run(run) => run.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn find_stage(
+    stages: &[StagePlan],
+    source: &Source,
+    text: &str,
+    user: usize,
+    span: Span,
+) -> Result<Option<usize>, BuildError> {
+    let named = |stage: &&StagePlan| stage.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(text));
+    if let Some(index) = stages.iter().take(user).rposition(|stage| named(&stage)) {
+        return Ok(Some(index));
+    }
+    match text.parse::<usize>() {
+        Ok(index) if index < user => Ok(Some(index)),
+        Ok(_) => {
+            let message = format!("invalid from value {text}: stage {text} is not before this one");
+            Err(source.error(span, message))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// `TARGETPLATFORM` and its kin.
+pub(crate) fn platform_args(request: &BuildRequest) -> BTreeMap<String, String> {
+    let host = Platform::host();
+    let target = request.platform.clone().unwrap_or_else(|| host.clone());
+    let mut values = BTreeMap::new();
+    for (prefix, platform) in [("TARGET", &target), ("BUILD", &host)] {
+        values.insert(format!("{prefix}PLATFORM"), platform.to_string());
+        values.insert(format!("{prefix}OS"), platform.os.clone());
+        values.insert(format!("{prefix}ARCH"), platform.architecture.clone());
+        values.insert(format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
+    }
+    values.insert("TARGETSTAGE".to_owned(), request.target.clone().unwrap_or_else(|| "default".to_owned()));
+    values
+}
+
+struct Planner<'a> {
+    request: &'a BuildRequest,
+    source: Source,
+    escape: char,
+    automatic: BTreeMap<String, String>,
+    global_args: BTreeMap<String, String>,
+    stages: Vec<StagePlan>,
+    warnings: Vec<Warning>,
+}
+
+impl Planner<'_> {
+    fn take(&mut self, located: Located) -> Result<(), BuildError> {
+        match (&located.instruction, self.stages.is_empty()) {
+            (Instruction::From(from), _) => {
+                let stage = self.stage(from, &located)?;
+                self.stages.push(stage);
+                if self.stages.len() > MAX_STAGES {
+                    return Err(self.source.error(located.span, format!("more than {MAX_STAGES} stages")));
+                }
+            }
+            (Instruction::Arg(names), true) => {
+                for (name, default) in names {
+                    self.global_arg(name, default.as_deref(), located.span)?;
+                }
+            }
+            (_, true) => {
+                let hint = "begin with FROM; only ARG may stand before it".to_owned();
+                let message =
+                    format!("no build stage in current context: {} before FROM", located.instruction.keyword());
+                return Err(self.source.error_with_hint(located.span, message, Some(hint)));
+            }
+            (other, false) => {
+                for text in froms(other) {
+                    find_stage(&self.stages, &self.source, text, self.stages.len() - 1, located.span)?;
+                }
+                if let Some(stage) = self.stages.last_mut() {
+                    stage.steps.push(located);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn global_arg(&mut self, name: &str, default: Option<&str>, span: Span) -> Result<(), BuildError> {
+        let given =
+            self.request.build_args.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone());
+        let value = match (given, default) {
+            (Some(value), _) => Some(value),
+            (None, Some(default)) => Some(self.expand(default, span)?.0),
+            (None, None) => None,
+        };
+        if let Some(value) = value {
+            self.global_args.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+
+    /// Expands with what FROM sees, and tells what was not set.
+    fn expand(&self, text: &str, span: Span) -> Result<(String, BTreeSet<String>), BuildError> {
+        let lookup = |name: &str| self.global_args.get(name).or_else(|| self.automatic.get(name)).cloned();
+        let expander = Expander::new(self.escape, &lookup);
+        let value = expander.word(text).map_err(|e| self.source.error(span, e.to_string()))?;
+        Ok((value, expander.unset()))
+    }
+
+    fn stage(&mut self, from: &FromInstruction, located: &Located) -> Result<StagePlan, BuildError> {
+        let span = located.span;
+        let (image, mut unset) = self.expand(&from.image, span)?;
+        if image.is_empty() {
+            let hint = unset
+                .first()
+                .map(|name| format!("give it with --build-arg {name}=…, or write ARG {name}=default before FROM"));
+            let message = format!("base name ({}) should not be blank", from.image);
+            return Err(self.source.error_with_hint(span, message, hint));
+        }
+        let platform = match &from.platform {
+            None => None,
+            Some(text) => {
+                let (text, more) = self.expand(text, span)?;
+                unset.extend(more);
+                Some(text.parse::<Platform>().map_err(|e| self.source.error(span, e.to_string()))?)
+            }
+        };
+        for name in unset {
+            let message = format!("FROM argument '{name}' is not declared");
+            self.warnings.push(self.source.warning("UndefinedArgInFrom", span, message));
+        }
+        let earlier = |stage: &StagePlan| stage.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(&image));
+        let base = match self.stages.iter().rposition(earlier) {
+            Some(index) => Base::Stage(index),
+            None if image == "scratch" => Base::Scratch,
+            None => Base::Image(image),
+        };
+        Ok(StagePlan { name: from.name.clone(), base, platform, from: located.clone(), steps: Vec::new() })
+    }
+
+    fn finish(mut self) -> Result<(Plan, Vec<Warning>), BuildError> {
+        if self.stages.is_empty() {
+            return Err(BuildError::Containerfile {
+                message: format!("{}: file with no instructions: nothing to build", self.source.name),
+                at: None,
+                hint: Some("a Containerfile begins with FROM".to_owned()),
+            });
+        }
+        self.warn_of_unused_args();
+        let target = self.find_target()?;
+        let Planner { source, escape, global_args, stages, warnings, .. } = self;
+        Ok((Plan { source, escape, global_args, stages, target }, warnings))
+    }
+
+    fn find_target(&self) -> Result<usize, BuildError> {
+        let Some(wanted) = &self.request.target else { return Ok(self.stages.len() - 1) };
+        let named = |stage: &StagePlan| stage.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+        let by_index = || wanted.parse::<usize>().ok().filter(|index| *index < self.stages.len());
+        self.stages.iter().rposition(named).or_else(by_index).ok_or_else(|| {
+            let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
+            BuildError::Containerfile {
+                message: format!("{}: target stage {wanted:?} could not be found", self.source.name),
+                at: None,
+                hint: nearest(wanted, names).map(|near| format!("did you mean {near}?")),
+            }
+        })
+    }
+
+    fn warn_of_unused_args(&mut self) {
+        let declared: BTreeSet<&str> = (self.stages.iter().flat_map(|stage| &stage.steps))
+            .filter_map(|step| if let Instruction::Arg(names) = &step.instruction { Some(names) } else { None })
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .chain(self.global_args.keys().map(String::as_str))
+            .chain(PROXY_ARGS)
+            .collect();
+        let given = self.request.build_args.iter().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>();
+        let unused: Vec<&str> = given.into_iter().filter(|name| !declared.contains(name)).collect();
+        if !unused.is_empty() {
+            let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
+            self.warnings.push(Warning { rule: "", message, location: None });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::instruction::from_node;
+    use crate::parser::parse;
+    use crate::request::Containerfile;
+
+    fn plan_of(text: &str, edit: impl Fn(&mut BuildRequest)) -> Result<(Plan, Vec<Warning>), BuildError> {
+        let file = Containerfile::from_text("Containerfile", text);
+        let mut request = BuildRequest::new("/", file.clone());
+        edit(&mut request);
+        let document = parse(&file)?;
+        let located =
+            document.nodes.iter().map(|n| from_node(n, '\\', &document.source)).collect::<Result<Vec<_>, _>>()?;
+        Plan::new(document, located, &request)
+    }
+
+    fn plan(text: &str) -> Plan {
+        plan_of(text, |_| {}).unwrap().0
+    }
+
+    fn error(text: &str) -> String {
+        plan_of(text, |_| {}).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_what_the_target_needs_is_reachable() {
+        let text = "FROM a AS one\nFROM b AS two\nFROM scratch AS three\nCOPY --from=one x y\nFROM two\nRUN --mount=from=0,target=/x y";
+        assert_eq!(plan(text).reachable(), [0, 1, 3]);
+        let three = plan_of(text, |r| r.target = Some("THREE".into())).unwrap().0;
+        assert_eq!(three.reachable(), [0, 2]);
+        assert_eq!(plan_of(text, |r| r.target = Some("1".into())).unwrap().0.reachable(), [1]);
+        let wrong = plan_of(text, |r| r.target = Some("tow".into())).unwrap_err();
+        assert_eq!(wrong.hint(), Some("did you mean two?"));
+    }
+
+    #[test]
+    fn bases_are_stages_images_or_nothing() {
+        let plan = plan("FROM busybox AS Base\nFROM base\nFROM scratch\nFROM other");
+        let bases: Vec<&Base> = plan.stages.iter().map(|stage| &stage.base).collect();
+        let image = |name: &str| Base::Image(name.to_owned());
+        assert_eq!(bases, [&image("busybox"), &Base::Stage(0), &Base::Scratch, &image("other")]);
+    }
+
+    #[test]
+    fn from_sees_the_args_before_it() {
+        let text = "ARG V=1\nARG I=app:$V\nFROM $I\nARG V\n";
+        assert_eq!(plan(text).stages[0].base, Base::Image("app:1".into()));
+        let given = plan_of(text, |r| r.build_args.push(("V".into(), "2".into()))).unwrap().0;
+        assert_eq!(given.stages[0].base, Base::Image("app:2".into()));
+        assert_eq!(given.global_args.get("V").map(String::as_str), Some("2"));
+        assert!(error("ARG X\nFROM $X").contains("Containerfile:2: base name ($X) should not be blank"));
+        let (_, warnings) = plan_of("FROM a$X", |_| {}).unwrap();
+        assert_eq!(warnings[0].rule, "UndefinedArgInFrom");
+    }
+
+    #[test]
+    fn what_is_out_of_place_is_an_error() {
+        assert!(error("RUN x\nFROM a").contains("Containerfile:1: no build stage in current context"));
+        assert!(error("# nothing\n").contains("file with no instructions"));
+        assert!(error("FROM a\nCOPY --from=0 a b").contains("stage 0 is not before this one"));
+        let (_, warnings) = plan_of("FROM a", |r| r.build_args.push(("NOPE".into(), "1".into()))).unwrap();
+        assert!(warnings[0].message.contains("[NOPE] were not consumed"));
+    }
+}
