@@ -1,4 +1,5 @@
 //! kill -9 of anything at any time: every later command works.
+#![allow(clippy::unwrap_used)]
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Duration;
