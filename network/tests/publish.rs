@@ -33,12 +33,12 @@ impl Proxy {
         let fds: Vec<BorrowedFd<'_>> = published.iter().flat_map(|one| &one.listeners).map(AsFd::as_fd).collect();
         let message = serde_json::to_vec(&(specs, counts, container)).unwrap();
         linux::socket::send_fds(&ours, &message, &fds).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["proxy_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let child = world::spawn(
+            Command::new(std::env::current_exe().unwrap())
+                .args(["proxy_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+                .stdin(Stdio::from(OwnedFd::from(theirs)))
+                .stdout(Stdio::null()),
+        );
         Proxy(child, ours)
     }
 }
@@ -195,6 +195,7 @@ fn a_flow_that_began_before_finds_the_new_container() {
         let (one, two) = (world.container(2), world.container(3));
         serve_udp(&one, 53);
         serve_udp(&two, 53);
+        let quiet = world::no_spawning();
         within(&world.outside, || {
             let client = UdpSocket::bind(("0.0.0.0", 4000)).unwrap();
             client.connect((HOST, 5353)).unwrap();
@@ -215,6 +216,7 @@ fn a_flow_that_began_before_finds_the_new_container() {
                 assert_eq!(client.recv(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
             }
         });
+        drop(quiet);
         assert!(!run("nft list table inet ctr").contains("5353"));
     });
 }
@@ -223,6 +225,7 @@ fn a_flow_that_began_before_finds_the_new_container() {
 fn a_taken_port_is_named_and_nothing_stays() {
     in_world(|world| {
         world.ensure();
+        let _quiet = world::no_spawning();
         let web = world.container(2);
         let taken = TcpListener::bind("0.0.0.0:81").unwrap();
         let error = ports(world, &web, &["80:80", "81:81"]).unwrap_err();
@@ -294,8 +297,10 @@ fn a_lost_monitor_steals_no_port() {
         serve_tcp(&one, 80);
         serve_tcp(&two, 80);
         // Gone without a word: the elements stay behind, the listeners do not.
-        drop(ports(world, &one, &["8080:80", "192.0.2.1:8081:80"]).unwrap());
+        let lost = ports(world, &one, &["8080:80", "192.0.2.1:8081:80"]).unwrap();
         assert!(run("nft list table inet ctr").contains("8080"));
+        let _quiet = world::no_spawning();
+        drop(lost);
         // Somebody else's server gets its own connections.
         let foreign = TcpListener::bind(("0.0.0.0", 8080)).unwrap();
         let client = within(&world.outside, || TcpStream::connect_timeout(&(HOST, 8080).into(), WAIT).unwrap());
@@ -363,5 +368,93 @@ fn the_proxy_is_nobody_and_resets_what_cannot_be_served() {
         let now = std::fs::read_dir(format!("/proc/{}/fd", proxy.0.id())).unwrap().count();
         // Spare pipes may stay, connections not.
         assert!(now <= idle + 2 * 32 + 4, "{idle} then {now}");
+    });
+}
+
+#[test]
+fn a_hundred_at_once() {
+    in_world(|world| {
+        let won = std::sync::atomic::AtomicUsize::new(0);
+        let barrier = std::sync::Barrier::new(100);
+        std::thread::scope(|scope| {
+            for n in 0..100_u8 {
+                let (won, barrier) = (&won, &barrier);
+                scope.spawn(move || {
+                    nix::sched::setns(&world.host, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                    world.ensure();
+                    let container = world.container(n + 2);
+                    serve_tcp(&container, 80);
+                    let own = ports(world, &container, &[&format!("{}:80", 9000 + u16::from(n)), "80"]).unwrap();
+                    // One port that all want: exactly one gets it.
+                    match ports(world, &container, &["7777:80"]) {
+                        Ok(published) => {
+                            won.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                            barrier.wait();
+                            drop(published);
+                        }
+                        Err(NetworkError::PortTaken { port: 7777, .. }) => {
+                            barrier.wait();
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                    for one in &own {
+                        let seen = within(&world.outside, || talk(HOST, one.spec.host_port, &[n])).unwrap();
+                        assert_eq!(seen, (OUTSIDE.into(), vec![n]));
+                    }
+                    let specs: Vec<_> = own.iter().map(|one| one.spec.clone()).collect();
+                    drop(unpublish(&world.network, container.address, &specs).unwrap());
+                });
+            }
+        });
+        assert_eq!(won.into_inner(), 1);
+        let rules = run("nft list table inet ctr");
+        assert!(!rules.contains("90"), "{rules}");
+    });
+}
+
+#[test]
+fn a_slow_reader_holds_up_nobody_and_loses_nothing() {
+    in_world(|world| {
+        world.ensure();
+        let web = world.container(2);
+        let listener = within(&web.namespace, || TcpListener::bind(("0.0.0.0", 80)).unwrap());
+        let published = ports(world, &web, &["8080:80"]).unwrap();
+        let proxy = Proxy::start(&published, web.address);
+        // The container sends far more than all buffers hold.
+        let mut client = TcpStream::connect_timeout(&([127, 0, 0, 1], 8080).into(), WAIT).unwrap();
+        let (mut served, _) = listener.accept().unwrap();
+        let sender = std::thread::spawn(move || {
+            let mut writer = std::io::BufWriter::with_capacity(100_000, &mut served);
+            for n in 0..4_000_000_u32 {
+                writer.write_all(&n.to_ne_bytes()).unwrap();
+            }
+            writer.flush().unwrap();
+        });
+        // Meanwhile another is served, and once all buffers are full the process does not spin.
+        let time = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", proxy.0.id())).unwrap();
+            let fields: Vec<u64> = stat.rsplit(')').next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
+            fields[10] + fields[11]
+        };
+        let other = TcpStream::connect_timeout(&([127, 0, 0, 1], 8080).into(), WAIT).unwrap();
+        let (mut second, _) = listener.accept().unwrap();
+        second.write_all(b"x").unwrap();
+        let mut byte = [0];
+        (&other).read_exact(&mut byte).unwrap();
+        let rests = |_| {
+            let before = time();
+            std::thread::sleep(Duration::from_millis(100));
+            time() == before
+        };
+        assert!((0..50).any(rests));
+        let mut expected = 0_u32;
+        let mut reader = std::io::BufReader::new(&mut client);
+        let mut word = [0; 4];
+        while reader.read_exact(&mut word).is_ok() {
+            assert_eq!(u32::from_ne_bytes(word), expected);
+            expected += 1;
+        }
+        assert_eq!(expected, 4_000_000);
+        sender.join().unwrap();
     });
 }

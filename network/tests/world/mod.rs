@@ -5,10 +5,10 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use network::{BridgeNetwork, Endpoint, connect, ensure, new_namespace};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -103,19 +103,22 @@ pub fn run(commands: &str) -> String {
 }
 
 pub fn try_run(commands: &str) -> (bool, String) {
-    let output = Command::new("sh").arg("-ec").arg(commands).output().unwrap();
+    let child = spawn(Command::new("sh").arg("-ec").arg(commands).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
 }
 
-/// Is the address one of the outside's?
-pub fn is_outside(ip: IpAddr) -> bool {
-    ip == IpAddr::V4(OUTSIDE) || ip == OUTSIDE6.parse::<IpAddr>().unwrap()
+static SPAWNING: RwLock<()> = RwLock::new(());
+
+/// Starts a program. (Returns when it has been executed, so its copies of our descriptors are closed.)
+pub fn spawn(command: &mut Command) -> Child {
+    let _alone = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
 }
 
-static COUNTER: AtomicU32 = AtomicU32::new(0);
-
-/// A text that no other call returns.
-pub fn unique() -> String {
-    format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+/// While this is held no other test starts a program: between its fork and its exec it would hold the listeners that a test
+/// closes. (A monitor has one thread.)
+pub fn no_spawning() -> RwLockReadGuard<'static, ()> {
+    SPAWNING.read().unwrap_or_else(PoisonError::into_inner)
 }
