@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod capability;
 pub mod error;
+pub mod file;
 pub mod memory;
 pub mod mount;
 pub mod netlink;

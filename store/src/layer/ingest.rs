@@ -1,0 +1,279 @@
+//! One stream a layer: source → sha256 and blob file → inflate → sha256 → unpack. Nothing is read back, and
+//! nothing is visible before both digests are right.
+
+use super::extract::{Extracted, extract};
+use super::read::TarReader;
+use super::rows::LayerFile;
+use super::stream::{Primed, Watched};
+use crate::compression::decompress;
+use crate::layout::Layout;
+use crate::lease::{NameLock, lock_name};
+use crate::lock::Wait;
+use crate::{Result, Store, StoreError};
+use oci::{Descriptor, Digest, Hasher};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Bytes read at a time where only the hash of them counts.
+const BUFFER_BYTES: usize = 128 << 10;
+/// How often in a row a source may break off without giving a byte.
+const MAX_FAILURES: u32 = 5;
+/// What any layer may inflate to, in bytes.
+const FREE_BYTES: u64 = 16 << 30;
+/// What a layer may inflate to beyond that, times its compressed size (gzip's own limit is 1032).
+const MAX_RATIO: u64 = 200;
+
+/// Begins reading a blob at an offset.
+pub(crate) type Open<'a> = &'a mut dyn FnMut(u64) -> io::Result<Box<dyn Read>>;
+
+impl Store {
+    /// Fetches, verifies and unpacks one layer, in one stream. `open(offset)` begins reading the blob at an
+    /// offset: once, and again after a broken read; a partial file of an earlier attempt is used.
+    /// `progress` gets the number of compressed bytes had so far. Called from several threads at once; a second caller for the
+    /// same layer waits and finds it done.
+    pub fn ingest_layer(
+        &self,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        open: &mut dyn FnMut(u64) -> io::Result<Box<dyn Read>>,
+        progress: &dyn Fn(u64),
+    ) -> Result<()> {
+        let name = Layout::layer_name(diff_id);
+        let busy = || StoreError::Busy(format!("layer {diff_id}"));
+        let lock = lock_name(&self.layout, &name, Wait::Block)?.ok_or_else(busy)?;
+        if self.lease_if_there(&lock, &name)? {
+            progress(blob.size);
+            return Ok(());
+        }
+        let blob_lock = lock_name(&self.layout, blob.digest.as_str(), Wait::Block)?.ok_or_else(busy)?;
+        self.lease.add(&self.layout, blob.digest.as_str())?;
+        let mut first = BlobSource::begin(self, blob, open, progress)?;
+        let resumed = first.stored > 0;
+        let mut made = self.unpack(&lock, blob, diff_id, &mut first);
+        if made.is_err() && resumed && !is_source_failure(&made) {
+            // What was kept from an earlier attempt may be what is damaged: once more, from the beginning.
+            first.discard();
+            made = self.unpack(&lock, blob, diff_id, &mut BlobSource::begin(self, blob, open, progress)?);
+        }
+        drop(blob_lock);
+        made
+    }
+
+    fn unpack(&self, lock: &NameLock, blob: &Descriptor, diff_id: &Digest, source: &mut BlobSource<'_>) -> Result<()> {
+        let scratch = self.new_scratch()?;
+        let (made, fs) = Store::new_layer_folder(scratch.path())?;
+        let read_failed = |source| StoreError::LayerRead { digest: blob.digest.clone(), source };
+        let most = FREE_BYTES.max(blob.size.saturating_mul(MAX_RATIO));
+        let primed = Primed::new(&mut *source).map_err(read_failed)?;
+        let plain = decompress(primed).map_err(read_failed)?;
+        let mut tar = TarReader::new(Watched::new(plain, diff_id.hasher(), most));
+        let extracted = extract(&mut tar, &fs, self.marks());
+        // A source that failed is the reason for whatever the tar then looked like.
+        let mut rest = tar.into_inner();
+        let got_diff_id = match extracted {
+            Ok(_) => drain(&mut rest).map(|()| rest.finish()).map_err(read_failed),
+            Err(_) => {
+                drop(rest);
+                Err(StoreError::NoSuchBlob(blob.digest.clone()))
+            }
+        };
+        let extracted = extracted.map_err(|e| source.failure.take().map_or(e, read_failed))?;
+        let got_diff_id = got_diff_id?;
+        let kept = source.finish(blob);
+        if let Err(e @ (StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. })) = kept {
+            source.discard();
+            return Err(e);
+        }
+        kept?;
+        if got_diff_id != *diff_id {
+            source.discard();
+            return Err(StoreError::DigestMismatch { what: "layer", expected: diff_id.clone(), got: got_diff_id });
+        }
+        source.keep(self, blob)?;
+        let file = layer_file(diff_id, extracted, &self.boot);
+        self.install_layer(lock, &made, &Layout::layer_name(diff_id), &file, Some(blob))
+    }
+}
+
+/// Whether the source, not the content, is what failed.
+fn is_source_failure(result: &Result<()>) -> bool {
+    matches!(result, Err(StoreError::LayerRead { .. } | StoreError::Io { .. } | StoreError::Database { .. }))
+}
+
+fn layer_file(diff_id: &Digest, extracted: Extracted, boot: &str) -> LayerFile {
+    LayerFile {
+        diff_id: diff_id.clone(),
+        size: extracted.size,
+        boot: boot.to_owned(),
+        root: extracted.root,
+        implied: extracted.implied.into_iter().collect(),
+        links: extracted.links,
+    }
+}
+
+fn drain(reader: &mut impl Read) -> io::Result<()> {
+    let mut scrap = vec![0_u8; BUFFER_BYTES];
+    loop {
+        match reader.read(&mut scrap) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// A blob coming in: first what is on disk already, then from outside, written down as it passes.
+struct BlobSource<'a> {
+    open: Open<'a>,
+    progress: &'a dyn Fn(u64),
+    current: Option<Box<dyn Read>>,
+    /// The partial file, or the finished blob.
+    file: File,
+    path: std::path::PathBuf,
+    /// The file is the finished blob: nothing is to be written.
+    finished: bool,
+    /// Bytes the file had at the beginning.
+    stored: u64,
+    position: u64,
+    size: u64,
+    hasher: Option<Hasher>,
+    failures: u32,
+    /// Why the source gave up; readers in between garble it.
+    failure: Option<io::Error>,
+}
+
+impl<'a> BlobSource<'a> {
+    fn begin<'b: 'a>(
+        store: &Store,
+        blob: &Descriptor,
+        open: &'a mut (dyn FnMut(u64) -> io::Result<Box<dyn Read>> + 'b),
+        progress: &'a dyn Fn(u64),
+    ) -> Result<BlobSource<'a>> {
+        let whole = store.layout.blob(&blob.digest);
+        let partial = store.layout.ingest(&format!("{}.partial", blob.digest.as_str().replace(':', "-")));
+        let (file, path, finished) = match File::open(&whole) {
+            Ok(file) if length(&file, &whole)? == blob.size => (file, whole, true),
+            _ => {
+                let mut options = fs::OpenOptions::new();
+                options.read(true).append(true).create(true).mode(0o600);
+                let file = options.open(&partial).map_err(StoreError::io("create", &partial))?;
+                (file, partial, false)
+            }
+        };
+        let mut stored = length(&file, &path)?;
+        if stored > blob.size {
+            file.set_len(0).map_err(StoreError::io("truncate", &path))?;
+            stored = 0;
+        }
+        Ok(BlobSource {
+            open,
+            progress,
+            current: None,
+            file,
+            path,
+            finished,
+            stored,
+            position: 0,
+            size: blob.size,
+            hasher: Some(blob.digest.hasher()),
+            failures: 0,
+            failure: None,
+        })
+    }
+
+    /// Whether size and digest are right.
+    fn finish(&mut self, blob: &Descriptor) -> Result<()> {
+        if self.position != blob.size {
+            let (digest, expected) = (blob.digest.clone(), blob.size);
+            return Err(StoreError::SizeMismatch { what: "layer", digest, expected, got: self.position });
+        }
+        let got = self.hasher.take().map(Hasher::finish);
+        match got {
+            Some(got) if got == blob.digest => Ok(()),
+            Some(got) => Err(StoreError::DigestMismatch { what: "layer", expected: blob.digest.clone(), got }),
+            None => Ok(()),
+        }
+    }
+
+    fn keep(&self, store: &Store, blob: &Descriptor) -> Result<()> {
+        if self.finished {
+            return Ok(());
+        }
+        let target = store.layout.blob(&blob.digest);
+        fs::rename(&self.path, &target).map_err(StoreError::io("create", &target))
+    }
+
+    /// Damaged content is not to be resumed, nor read as a blob again.
+    fn discard(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    fn next_bytes(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let attempt = match &mut self.current {
+                Some(source) => source.read(buffer),
+                None => {
+                    let offset = self.position;
+                    (self.open)(offset).and_then(|source| self.current.insert(source).read(buffer))
+                }
+            };
+            match attempt {
+                Ok(n) if n > 0 => {
+                    self.failures = 0;
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                broken => {
+                    self.current = None;
+                    self.failures += 1;
+                    if self.failures >= MAX_FAILURES {
+                        return Err(broken.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position >= self.size || buffer.is_empty() {
+            return Ok(0);
+        }
+        let left = usize::try_from(self.size - self.position).unwrap_or(usize::MAX);
+        let want = buffer.len().min(left);
+        let from_disk = self.position < self.stored;
+        let n = if from_disk {
+            match self.file.read(&mut buffer[..want])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => n,
+            }
+        } else {
+            let n = self.next_bytes(&mut buffer[..want])?;
+            self.file.write_all(&buffer[..n])?;
+            n
+        };
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..n]);
+        }
+        self.position += n as u64;
+        (self.progress)(self.position);
+        Ok(n)
+    }
+}
+
+impl Read for BlobSource<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.advance(buffer).map_err(|e| {
+            let copy =
+                e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error);
+            self.failure = Some(e);
+            copy
+        })
+    }
+}
+
+fn length(file: &File, path: &Path) -> Result<u64> {
+    file.metadata().map(|m| m.len()).map_err(StoreError::io("inspect", path))
+}

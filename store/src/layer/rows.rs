@@ -1,0 +1,237 @@
+//! Which layers and blobs there are, and whether they can be trusted after a power cut.
+
+use crate::compression::Digesting;
+use crate::db::{change, row};
+use crate::images::signed;
+use crate::layout::{Layout, make_dir, write_atomically};
+use crate::lease::{NameLock, lock_name};
+use crate::lock::Wait;
+use crate::{Result, Store, StoreError};
+use oci::{Descriptor, Digest, ImageConfig, Manifest};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// `layer.json`: what is known of a layer beside its files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LayerFile {
+    pub(crate) diff_id: Digest,
+    /// Bytes of its files.
+    pub(crate) size: u64,
+    /// The boot in which it was made.
+    pub(crate) boot: String,
+    /// Mode, uid and gid of the root, if the tar says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<(u32, u32, u32)>,
+    /// Folders the tar has no header of: their attributes come from the layers below.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) implied: Vec<Vec<u8>>,
+    /// Hard links to files of layers below: path and target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Store {
+    /// Whether the layer is there; if so it is kept from collection as long as this `Store` lives.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        let name = Layout::layer_name(diff_id);
+        // Whoever holds the lock is making it or taking it away: then it can't be counted on.
+        match lock_name(&self.layout, &name, Wait::Try) {
+            Ok(Some(lock)) => self.lease_if_there(&lock, &name).unwrap_or(false),
+            _ => false,
+        }
+    }
+
+    /// The caller holds the layer's lock.
+    pub(crate) fn lease_if_there(&self, _held: &NameLock, name: &str) -> Result<bool> {
+        if !self.is_whole(name)? {
+            return Ok(false);
+        }
+        self.lease.add(&self.layout, name)?;
+        Ok(true)
+    }
+
+    /// Whether row and folder are there, and the folder was written in this boot or is known to be on the disk.
+    fn is_whole(&self, name: &str) -> Result<bool> {
+        let boot: Option<Option<String>> = self.db.read("look up a layer", |tx| {
+            row(tx, "SELECT boot FROM layer WHERE name = ?", [name], |r| r.get(0))
+                .map_err(self.db.error("look up a layer"))
+        })?;
+        let trusted = boot.is_some_and(|boot| boot.is_none_or(|boot| boot == self.boot));
+        Ok(trusted && self.layout.layer(name).join("fs").exists())
+    }
+
+    /// The layer's `fs/` folder, whether it is there or not.
+    pub fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
+        self.layout.layer(&Layout::layer_name(diff_id)).join("fs")
+    }
+
+    /// The `fs/` folders of layers by their folders' names; each must be whole.
+    pub(crate) fn layer_folders(&self, names: &[String]) -> Result<Vec<PathBuf>> {
+        names
+            .iter()
+            .map(|name| {
+                if self.is_whole(name)? || self.heal(name)? {
+                    return Ok(self.layout.layer(name).join("fs"));
+                }
+                let hex = name.split('.').next().unwrap_or(name);
+                Err(match format!("sha256:{hex}").parse() {
+                    Ok(digest) => StoreError::NoSuchLayer(digest),
+                    Err(_) => StoreError::BadImage { image: name.clone(), why: "a layer is missing".to_owned() },
+                })
+            })
+            .collect()
+    }
+
+    /// Unpacks a lost layer again from its blob, if there is one.
+    fn heal(&self, name: &str) -> Result<bool> {
+        let Ok(diff_id) = format!("sha256:{name}").parse::<Digest>() else { return Ok(false) };
+        let Some(blob) = self.known_blob(&diff_id)? else { return Ok(false) };
+        let path = self.layout.blob(&blob.digest);
+        let mut open = |_| File::open(&path).map(|f| Box::new(f) as Box<dyn io::Read>);
+        match self.ingest_layer(&blob, &diff_id, &mut open, &|_| ()) {
+            Ok(()) => Ok(true),
+            // The blob is damaged too.
+            Err(StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. } | StoreError::LayerRead { .. }) => {
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A layer's blob that is on disk.
+    pub(crate) fn known_blob(&self, diff_id: &Digest) -> Result<Option<Descriptor>> {
+        let error = self.db.error("look up a layer's blob");
+        let found: Vec<(String, i64, String)> = self.db.read("look up a layer's blob", |tx| {
+            let sql = "SELECT blob, size, media_type FROM layer_blob WHERE diff_id = ? ORDER BY blob";
+            crate::db::rows(tx, sql, [diff_id.as_str()], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).map_err(error)
+        })?;
+        for (blob, size, media_type) in found {
+            let Ok(digest) = blob.parse::<Digest>() else { continue };
+            let size = u64::try_from(size).unwrap_or(0);
+            if fs::metadata(self.layout.blob(&digest)).is_ok_and(|m| m.len() == size) {
+                return Ok(Some(Descriptor::new(&media_type, digest, size)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves a finished layer – `fs/` in the folder `made` – to its place. The caller holds the layer's lock.
+    pub(crate) fn install_layer(
+        &self,
+        held: &NameLock,
+        made: &Path,
+        name: &str,
+        file: &LayerFile,
+        blob: Option<&Descriptor>,
+    ) -> Result<()> {
+        let json = serde_json::json!(file).to_string();
+        fs::write(made.join("layer.json"), json).map_err(StoreError::io("write", made.join("layer.json")))?;
+        let target = self.layout.layer(name);
+        // What is there without counting is a crash's or a power cut's leaving.
+        self.bury(&target)?;
+        fs::rename(made, &target).map_err(StoreError::io("create", &target))?;
+        let error = self.db.error("put a layer");
+        self.db.write("put a layer", |tx| {
+            let row = (name, file.diff_id.as_str(), signed(file.size), &self.boot);
+            change(tx, "INSERT OR REPLACE INTO layer VALUES (?,?,?,?)", row).map_err(error)?;
+            match blob {
+                Some(blob) => self.note_blob(tx, blob, &file.diff_id),
+                None => Ok(()),
+            }
+        })?;
+        self.lease_if_there(held, name)?;
+        Ok(())
+    }
+
+    pub(crate) fn note_blob(&self, tx: &rusqlite::Transaction<'_>, blob: &Descriptor, diff_id: &Digest) -> Result<()> {
+        let row = (blob.digest.as_str(), diff_id.as_str(), signed(blob.size), &blob.media_type);
+        change(tx, "INSERT OR IGNORE INTO layer_blob VALUES (?,?,?,?)", row)
+            .map_err(self.db.error("note a layer's blob"))?;
+        Ok(())
+    }
+
+    /// A manifest's blobs that are here, by the diff ids of its config.
+    pub(crate) fn note_layer_blobs(&self, manifest: &Manifest, config: &ImageConfig) -> Result<()> {
+        self.db.write("note layers' blobs", |tx| {
+            for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+                if self.layout.blob(&blob.digest).exists() {
+                    self.note_blob(tx, blob, diff_id)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn layer_file(&self, name: &str) -> Result<LayerFile> {
+        let path = self.layout.layer(name).join("layer.json");
+        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        serde_json::from_slice(&bytes).map_err(|e| StoreError::io("read", &path)(io::Error::from(e)))
+    }
+
+    /// Puts a small blob (config, manifest) whose bytes must match the descriptor.
+    pub fn ingest_blob(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
+        if descriptor.size != bytes.len() as u64 {
+            let (digest, expected) = (descriptor.digest.clone(), descriptor.size);
+            return Err(StoreError::SizeMismatch { what: "blob", digest, expected, got: bytes.len() as u64 });
+        }
+        let mut hasher = descriptor.digest.hasher();
+        hasher.update(bytes);
+        let got = hasher.finish();
+        if got != descriptor.digest {
+            return Err(StoreError::DigestMismatch { what: "blob", expected: descriptor.digest.clone(), got });
+        }
+        let name = descriptor.digest.as_str();
+        let lock = lock_name(&self.layout, name, Wait::Block)?;
+        self.lease.add(&self.layout, name)?;
+        // Written even if it is there: after a power cut it may be damaged.
+        write_atomically(&self.layout, &self.layout.blob(&descriptor.digest), bytes)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Opens a blob.
+    pub fn blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.layout.blob(digest);
+        match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::NoSuchBlob(digest.clone())),
+            other => other.map_err(StoreError::io("open", &path)),
+        }
+    }
+
+    /// Whether the blob is there; if so it is kept from collection as long as this `Store` lives.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        let Ok(Some(_lock)) = lock_name(&self.layout, digest.as_str(), Wait::Try) else { return false };
+        self.layout.blob(digest).exists() && self.lease.add(&self.layout, digest.as_str()).is_ok()
+    }
+
+    /// Streams content into a new blob; what its digest is shows at the end.
+    pub(crate) fn new_blob(&self, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<(Digest, u64)> {
+        let scratch = self.new_scratch()?;
+        let path = scratch.path().join("blob");
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(StoreError::io("create", &path))?;
+        let mut out = Digesting::new(file);
+        write(&mut out)?;
+        out.flush().map_err(StoreError::io("write", &path))?;
+        let (digest, size, _) = out.finish();
+        let lock = lock_name(&self.layout, digest.as_str(), Wait::Block)?;
+        self.lease.add(&self.layout, digest.as_str())?;
+        let target = self.layout.blob(&digest);
+        fs::rename(&path, &target).map_err(StoreError::io("create", &target))?;
+        drop(lock);
+        Ok((digest, size))
+    }
+
+    /// A layer's own folder to be made: `layer/fs` in a scratch.
+    pub(crate) fn new_layer_folder(scratch: &Path) -> Result<(PathBuf, PathBuf)> {
+        let made = scratch.join("layer");
+        let fs = made.join("fs");
+        make_dir(&fs, 0o755)?;
+        fs::set_permissions(&fs, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .map_err(StoreError::io("chmod", &fs))?;
+        Ok((made, fs))
+    }
+}

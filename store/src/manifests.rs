@@ -1,0 +1,63 @@
+//! What an image is pushed and saved as.
+
+use crate::images::ImageRow;
+use crate::{Image, Result, Store, StoreError};
+use oci::{Descriptor, Digest, Document, Manifest, MediaType};
+use std::path::PathBuf;
+
+impl Store {
+    /// The `fs/` folders of an image's layers, lowest first: overlay's lowerdirs.
+    pub fn image_layers(&self, image: &Image) -> Result<Vec<PathBuf>> {
+        let row = self.row_of(&image.id)?;
+        self.layer_folders(&row.layers)
+    }
+
+    fn row_of(&self, id: &Digest) -> Result<ImageRow> {
+        let row = self.db.read("look up an image", |tx| self.image_row(tx, "id = ?", id.as_str()))?;
+        row.ok_or_else(|| StoreError::NoSuchImage(id.to_string()))
+    }
+
+    /// The manifest by which the image is pushed and saved, and its raw bytes: the pulled one, or one made
+    /// (with its layer blobs) now and kept from then on.
+    pub fn manifest_of(&self, image: &Image) -> Result<(Descriptor, Vec<u8>)> {
+        if let Some(descriptor) = &image.manifest
+            && self.has_blob(&descriptor.digest)
+            && let Ok(bytes) = self.small_blob(&descriptor.digest)
+            && descriptor.digest.matches(&bytes)
+            && self.has_all_blobs(descriptor, &bytes)
+        {
+            return Ok((descriptor.clone(), bytes));
+        }
+        let config = self.small_blob(&image.id)?;
+        let config = Descriptor::new(MediaType::OCI_CONFIG, image.id.clone(), config.len() as u64);
+        let layers = image.config.rootfs.diff_ids.iter().map(|d| self.layer_blob(d)).collect::<Result<Vec<_>>>()?;
+        let manifest = Manifest::oci(config, layers.into_iter().map(as_oci).collect());
+        let bytes = serde_json::to_vec(&manifest)
+            .map_err(|e| StoreError::BadImage { image: image.id.to_string(), why: e.to_string() })?;
+        let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
+        self.ingest_blob(&descriptor, &bytes)?;
+        self.db.write("keep an image's manifest", |tx| {
+            self.set_manifest(tx, &image.id, &descriptor)?;
+            self.write_image_file(tx, &image.id)
+        })?;
+        Ok((descriptor, bytes))
+    }
+
+    fn has_all_blobs(&self, descriptor: &Descriptor, bytes: &[u8]) -> bool {
+        match Document::parse(bytes, Some(&descriptor.media_type)) {
+            Ok(Document::Manifest(manifest)) => manifest.layers.iter().all(|layer| self.has_blob(&layer.digest)),
+            _ => false,
+        }
+    }
+}
+
+/// In an OCI manifest docker's layer types go by their OCI names; the bytes are the same.
+fn as_oci(mut layer: Descriptor) -> Descriptor {
+    let kind = match layer.media_type.as_str() {
+        MediaType::DOCKER_LAYER_GZIP => MediaType::OCI_LAYER_GZIP,
+        MediaType::DOCKER_LAYER => MediaType::OCI_LAYER,
+        other => other,
+    };
+    layer.media_type = kind.to_owned();
+    layer
+}

@@ -1,0 +1,524 @@
+//! Layers: tars in, tars out, and what hostile ones may not do.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use oci::{Descriptor, Digest, MediaType};
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use store::{Store, StoreError};
+
+struct Fixture {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    store: Store,
+}
+
+fn open() -> Fixture {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = Store::open(&folder.path().join("root")).unwrap();
+    Fixture { path: folder.path().to_owned(), _folder: folder, store }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Ingests a tar as a gzip'd layer; returns its folder.
+fn ingest(store: &Store, tar: &[u8]) -> Result<PathBuf, StoreError> {
+    let blob = gzip(tar);
+    let diff_id = Digest::sha256(tar);
+    let descriptor = Descriptor::of(MediaType::OCI_LAYER_GZIP, &blob);
+    store.ingest_layer(&descriptor, &diff_id, &mut |at| from(&blob, at), &|_| ())?;
+    Ok(store.layer_dir(&diff_id))
+}
+
+fn from(bytes: &[u8], offset: u64) -> std::io::Result<Box<dyn Read>> {
+    Ok(Box::new(Cursor::new(bytes[usize::try_from(offset).unwrap()..].to_vec())))
+}
+
+/// A tar built header by header.
+#[derive(Default)]
+struct Tar {
+    bytes: Vec<u8>,
+}
+
+impl Tar {
+    fn entry(mut self, kind: tar::EntryType, path: &str, link: &str, data: &[u8]) -> Tar {
+        let mut header = tar::Header::new_ustar();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(if kind == tar::EntryType::Directory { 0o755 } else { 0o644 });
+        header.set_mtime(1_000_000_000);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(data.len() as u64);
+        header.set_cksum();
+        self.bytes.extend_from_slice(header.as_bytes());
+        self.bytes.extend_from_slice(data);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+    fn file(self, path: &str, data: &str) -> Tar {
+        self.entry(tar::EntryType::Regular, path, "", data.as_bytes())
+    }
+    fn dir(self, path: &str) -> Tar {
+        self.entry(tar::EntryType::Directory, path, "", b"")
+    }
+    fn symlink(self, path: &str, to: &str) -> Tar {
+        self.entry(tar::EntryType::Symlink, path, to, b"")
+    }
+    fn link(self, path: &str, to: &str) -> Tar {
+        self.entry(tar::EntryType::Link, path, to, b"")
+    }
+    fn pax(self, records: &[(&str, &str)]) -> Tar {
+        let mut data = String::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let length = (rest + 1..).find(|l| rest + l.to_string().len() == *l).unwrap();
+            data.push_str(&format!("{length} {key}={value}\n"));
+        }
+        self.entry(tar::EntryType::XHeader, "pax", "", data.as_bytes())
+    }
+    fn end(mut self) -> Vec<u8> {
+        self.bytes.extend_from_slice(&[0; 1024]);
+        self.bytes
+    }
+}
+
+fn is_whiteout(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0)
+}
+
+fn xattr(path: &Path, key: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 1000];
+    let n = rustix::fs::lgetxattr(path, key, &mut value[..]).ok()?;
+    value.truncate(n);
+    Some(value)
+}
+
+/// Every file below, with what of it must survive.
+fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    let mut inodes = BTreeMap::new();
+    while let Some(folder) = todo.pop() {
+        let mut entries: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            let meta = std::fs::symlink_metadata(&path).unwrap();
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            let content = if meta.is_file() {
+                format!("{:?}", Digest::sha256(std::fs::read(&path).unwrap()))
+            } else {
+                String::new()
+            };
+            let target = std::fs::read_link(&path).map(|t| t.display().to_string()).unwrap_or_default();
+            let first = if meta.is_dir() || meta.rdev() == 0 && meta.file_type().is_char_device() {
+                String::new()
+            } else {
+                format!("{:?}", inodes.entry(meta.ino()).or_insert_with(|| name.clone()))
+            };
+            let capability = xattr(&path, "security.capability");
+            let time = if meta.file_type().is_char_device() { 0 } else { meta.mtime() };
+            found.insert(
+                name,
+                format!(
+                    "{:o} {}:{} {} {} {target} {content} {first} {capability:?}",
+                    if time == 0 { 0 } else { meta.mode() },
+                    meta.uid(),
+                    meta.gid(),
+                    meta.rdev(),
+                    time
+                ),
+            );
+            if meta.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_layer_arrives_with_all_its_attributes() {
+    let f = open();
+    let source = f.path.join("source");
+    std::fs::create_dir_all(source.join("dir/sub")).unwrap();
+    let script = format!(
+        "cd '{}' && echo hi > file && ln file dir/hard && ln -s /etc/passwd link && mkfifo fifo && mknod null c 1 3 \
+         && cp /bin/true cap && setcap cap_net_raw+ep cap && chown 1000:70000 cap && chmod 4755 file && chown 5:6 dir \
+         && touch -d @1234567890.5 dir/sub && truncate -s 5M sparse && echo end >> sparse && touch $'non-utf8-\\xff' \
+         && mkdir -p {long} && echo deep > {long}/f && setfattr -n user.note -v x file",
+        source.display(),
+        long = format!("{}/{}", "l".repeat(200), "m".repeat(200)),
+    );
+    assert!(Command::new("bash").args(["-c", &script]).status().unwrap().success());
+    for format in ["pax", "gnu"] {
+        let mut args = vec!["-c", "-S", "--format", format];
+        if format == "pax" {
+            args.extend(["--xattrs", "--xattrs-include=*"]);
+        }
+        let tar = Command::new("tar").args(args).args(["-C", source.to_str().unwrap(), "."]).output().unwrap().stdout;
+        let layer = ingest(&f.store, &tar).unwrap();
+        let (mut expected, got) = (listing(&source), listing(&layer));
+        if format == "gnu" {
+            // GNU's format has no attributes.
+            for line in expected.values_mut() {
+                *line = line.split(" Some(").next().unwrap().trim_end_matches(" None").to_owned();
+            }
+        }
+        assert_eq!(expected.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
+        for (path, line) in &expected {
+            assert!(got[path].starts_with(line), "{path:?}\n{line}\n{}", got[path]);
+        }
+        assert!(std::fs::metadata(layer.join("sparse")).unwrap().blocks() < 1000);
+    }
+}
+
+#[test]
+fn whiteouts_become_overlays_marks() {
+    let f = open();
+    let tar = Tar::default()
+        .dir("etc/")
+        .file("etc/.wh.gone", "")
+        .file("etc/.wh.also", "")
+        .dir("var/")
+        .file("var/.wh..wh..opq", "")
+        .file("var/new", "x")
+        .file("etc/.wh..wh.plnk", "")
+        .end();
+    let layer = ingest(&f.store, &tar).unwrap();
+    assert!(is_whiteout(&layer.join("etc/gone")) && is_whiteout(&layer.join("etc/also")));
+    assert_eq!(std::fs::symlink_metadata(layer.join("etc/gone")).unwrap().nlink(), 2);
+    assert_eq!(xattr(&layer.join("var"), "trusted.overlay.opaque").unwrap(), b"y");
+    assert!(layer.join("var/new").exists());
+    assert_eq!(std::fs::read_dir(layer.join("etc")).unwrap().count(), 2);
+    let mut out = Vec::new();
+    f.store.layer_tar(&Digest::sha256(&tar), &mut out).unwrap();
+    let names: Vec<String> = tar::Archive::new(&out[..])
+        .entries()
+        .unwrap()
+        .map(|e| e.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(names, ["etc/", "etc/.wh.also", "etc/.wh.gone", "var/", "var/.wh..wh..opq", "var/new"]);
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_whiteout_hides_what_is_below() {
+    let f = open();
+    let tar = Tar::default().file(".wh.d", "").dir("d/").file("d/x", "").dir("e/").file(".wh.e", "").end();
+    let layer = ingest(&f.store, &tar).unwrap();
+    for name in ["d", "e"] {
+        assert_eq!(xattr(&layer.join(name), "trusted.overlay.opaque").unwrap(), b"y");
+    }
+}
+
+#[test]
+fn links_lead_nowhere_but_into_the_layer() {
+    let f = open();
+    let outside = f.path.join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("secret"), "s").unwrap();
+    let out = outside.to_str().unwrap();
+    let tars = [
+        Tar::default().symlink("l", out).file("l/f", "x"),
+        Tar::default().symlink("l", "../../../../../../../../../..").file(&format!("l{out}/f"), "x"),
+        Tar::default().symlink("a", "b").symlink("b", out).file("a/f", "x"),
+        Tar::default().symlink("l", &format!("{out}/secret")).file("l", "x"),
+        Tar::default().symlink("l", out).file("l/.wh.secret", ""),
+        Tar::default().symlink("l", out).entry(tar::EntryType::Fifo, "l/fifo", "", b""),
+        Tar::default().symlink("l", out).dir("l/").file("l/f", "x"),
+        Tar::default().symlink("l", out).pax(&[("SCHILY.xattr.user.x", "1")]).symlink("l", out),
+        Tar::default().file("/absolute", "x").file("./a/../b", "x"),
+    ];
+    for (i, tar) in tars.into_iter().enumerate() {
+        ingest(&f.store, &tar.end()).unwrap_or_else(|e| panic!("{i}: {e}"));
+    }
+    let links =
+        [Tar::default().symlink("l", out).link("h", "l/secret"), Tar::default().link("h", &format!("{out}/secret"))];
+    for tar in links {
+        let layer = ingest(&f.store, &tar.end()).unwrap();
+        assert!(!layer.join("h").exists());
+    }
+    let entries: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(entries, ["secret"]);
+    assert_eq!(std::fs::metadata(outside.join("secret")).unwrap().nlink(), 1);
+    assert!(!Path::new("/absolute").exists());
+}
+
+#[test]
+fn what_cannot_be_honest_is_refused() {
+    let f = open();
+    let long = "x/".repeat(3000);
+    for (tar, why) in [
+        (Tar::default().file("../x", ""), "out of the layer"),
+        (Tar::default().file("a/../../x", ""), "out of the layer"),
+        (Tar::default().link("h", "../../etc/passwd"), "out of the layer"),
+        (Tar::default().file(".wh.", ""), "a whiteout of nothing"),
+        (Tar::default().file("d/.wh...", ""), "a whiteout of nothing"),
+        (Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", ""), "too many links"),
+        (Tar::default().file("a", "").file("a/b", ""), "no folder"),
+        (Tar::default().dir("d/").link("h", "d"), "a hard link to a folder"),
+        (Tar::default().pax(&[("path", &long)]).file("x", ""), "4096"),
+        (Tar::default().pax(&[("size", "99999999999999999999")]).file("x", ""), "number"),
+        (Tar::default().pax(&[("size", "18446744073709551615")]).file("x", ""), ""),
+        (Tar::default().file("x", "").pax(&[("path", "y")]), "without its entry"),
+        (Tar { bytes: vec![1; 1024] }, "no tar"),
+        (Tar::default().pax(&[("path", &"p".repeat(2 << 20))]).file("x", ""), "over the limit"),
+    ] {
+        let message = ingest(&f.store, &tar.end()).unwrap_err().to_string();
+        assert!(message.contains(why), "{message}");
+        assert!(!message.contains('\n'));
+    }
+    assert_eq!(std::fs::read_dir(f.store.root().join("layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_pax_size_counts_wherever_a_headers_would() {
+    let f = open();
+    // What reads the header's size 0 sees the inner header as an entry of its own.
+    let inner = Tar::default().file("smuggled", "").bytes;
+    let mut tar = Tar::default().pax(&[("size", &inner.len().to_string())]);
+    let header_at = tar.bytes.len();
+    tar = tar.file("outer", "");
+    tar.bytes.truncate(header_at + 512);
+    tar.bytes.extend_from_slice(&inner);
+    let layer = ingest(&f.store, &tar.file("after", "x").end()).unwrap();
+    assert!(!layer.join("smuggled").exists());
+    assert_eq!(std::fs::read(layer.join("outer")).unwrap(), inner);
+    assert!(layer.join("after").exists());
+}
+
+#[test]
+fn overlays_own_attributes_are_not_taken_from_a_tar() {
+    let f = open();
+    let records = [
+        ("SCHILY.xattr.trusted.overlay.redirect", "/etc"),
+        ("SCHILY.xattr.user.overlay.opaque", "y"),
+        ("SCHILY.xattr.user.fine", "1"),
+    ];
+    let layer = ingest(&f.store, &Tar::default().pax(&records).dir("d/").end()).unwrap();
+    assert_eq!(xattr(&layer.join("d"), "trusted.overlay.redirect"), None);
+    assert_eq!(xattr(&layer.join("d"), "user.overlay.opaque"), None);
+}
+
+#[test]
+fn wrong_digests_are_never_visible() {
+    let f = open();
+    let tar = Tar::default().file("f", "x").end();
+    let blob = gzip(&tar);
+    let good = Descriptor::of(MediaType::OCI_LAYER_GZIP, &blob);
+    let other = Digest::sha256(b"other");
+    let error = f.store.ingest_layer(&good, &other, &mut |at| from(&blob, at), &|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::DigestMismatch { .. }), "{error}");
+    let wrong = Descriptor { digest: other.clone(), ..good.clone() };
+    let error = f.store.ingest_layer(&wrong, &Digest::sha256(&tar), &mut |at| from(&blob, at), &|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::DigestMismatch { .. }), "{error}");
+    assert!(!f.store.has_layer(&other) && !f.store.has_layer(&Digest::sha256(&tar)));
+    assert!(!f.store.has_blob(&other));
+    ingest(&f.store, &tar).unwrap();
+}
+
+#[test]
+fn a_broken_download_goes_on_where_it_stopped() {
+    let f = open();
+    let data: String = (0..200_000).map(|i| format!("{i} ")).collect();
+    let tar = Tar::default().file("f", &data).end();
+    let blob = gzip(&tar);
+    let descriptor = Descriptor::of(MediaType::OCI_LAYER_GZIP, &blob);
+    let diff_id = Digest::sha256(&tar);
+    // Within one call: the source breaks off again and again.
+    let mut offsets = Vec::new();
+    let mut pieces = |at: u64| -> std::io::Result<Box<dyn Read>> {
+        offsets.push(at);
+        Ok(Box::new(from(&blob, at)?.take(100_000)))
+    };
+    f.store.ingest_layer(&descriptor, &diff_id, &mut pieces, &|_| ()).unwrap();
+    assert!(offsets.len() > 3 && offsets[0] == 0 && offsets[1] == 100_000, "{offsets:?}");
+    // Over two processes' lives: the first fails for good, the partial file stays.
+    let f = open();
+    let mut once = true;
+    let mut dies = |at: u64| -> std::io::Result<Box<dyn Read>> {
+        if !std::mem::take(&mut once) {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(Box::new(from(&blob, at)?.take(150_000)))
+    };
+    let error = f.store.ingest_layer(&descriptor, &diff_id, &mut dies, &|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::LayerRead { .. }), "{error}");
+    let mut first = None;
+    let mut resumes = |at: u64| {
+        first.get_or_insert(at);
+        from(&blob, at)
+    };
+    let most = std::cell::Cell::new(0);
+    f.store.ingest_layer(&descriptor, &diff_id, &mut resumes, &|n| most.set(n)).unwrap();
+    assert_eq!((first, most.get()), (Some(150_000), descriptor.size));
+    // A partial file that is damaged costs a fresh download, no more.
+    let f = open();
+    let partial = f.store.root().join("ingest").join(format!("sha256-{}.partial", descriptor.digest.hex()));
+    std::fs::write(partial, vec![7_u8; 5000]).unwrap();
+    f.store.ingest_layer(&descriptor, &diff_id, &mut |at| from(&blob, at), &|_| ()).unwrap();
+    assert_eq!(std::fs::read_to_string(f.store.layer_dir(&diff_id).join("f")).unwrap(), data);
+}
+
+#[test]
+fn gzip_members_zstd_and_plain_tars_are_recognised() {
+    let f = open();
+    for (i, pack) in [
+        (|t: &[u8]| [gzip(&t[..600]), gzip(&t[600..])].concat()) as fn(&[u8]) -> Vec<u8>,
+        |t| zstd::encode_all(t, 3).unwrap(),
+        |t| t.to_vec(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tar = Tar::default().file(&format!("f{i}"), "content").end();
+        let blob = pack(&tar);
+        let diff_id = Digest::sha256(&tar);
+        let descriptor = Descriptor::of("whatever", &blob);
+        f.store.ingest_layer(&descriptor, &diff_id, &mut |at| from(&blob, at), &|_| ()).unwrap();
+        assert!(f.store.layer_dir(&diff_id).join(format!("f{i}")).exists());
+    }
+}
+
+#[test]
+fn one_layer_wanted_by_many_is_fetched_once() {
+    let f = open();
+    let tar = Tar::default().file("f", &"x".repeat(100_000)).end();
+    let blob = gzip(&tar);
+    let (descriptor, diff_id) = (Descriptor::of("x", &blob), Digest::sha256(&tar));
+    let opened = std::sync::atomic::AtomicU32::new(0);
+    let root = f.store.root().to_owned();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let store = Store::open(&root).unwrap();
+                let mut open = |at| {
+                    opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    from(&blob, at)
+                };
+                store.ingest_layer(&descriptor, &diff_id, &mut open, &|_| ()).unwrap();
+                assert!(store.has_layer(&diff_id));
+            });
+        }
+    });
+    assert_eq!(opened.into_inner(), 1);
+}
+
+fn make_upper(f: &Fixture, script: &str) -> (store::Scratch, PathBuf) {
+    let scratch = f.store.new_scratch().unwrap();
+    let upper = scratch.path().join("upper");
+    std::fs::create_dir(&upper).unwrap();
+    std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let status = Command::new("bash").args(["-ec", script]).current_dir(&upper).status().unwrap();
+    assert!(status.success());
+    (scratch, upper)
+}
+
+const UPPER: &str = "mkdir -p a/b; echo hi > a/f; ln a/f a/g; ln -s f a/l; mknod gone c 0 0; setfattr -n trusted.overlay.opaque -v y a/b; \
+    setfattr -n trusted.overlay.origin -v o a/f; setfattr -n trusted.overlay.impure -v y a; cp /bin/true cap; setcap cap_net_raw+ep cap; \
+    touch -d @1600000000.123456789 a/f; chown 1000:100000000 cap; mkdir sock; mkfifo fifo; mknod dev b 7 300; \
+    mkdir -p $(printf 'n%.0s' {1..150})/$(printf 'm%.0s' {1..150}); touch \"$(printf 'ü%.0s' {1..80})\"; touch -d @-5 old";
+
+#[test]
+fn an_upperdir_becomes_a_layer_equal_to_its_tar() {
+    let f = open();
+    let (_scratch, upper) = make_upper(&f, UPPER);
+    drop(std::os::unix::net::UnixListener::bind(upper.join("sock/s")).unwrap());
+    let layer = f.store.commit_upper(&upper).unwrap();
+    assert!(!layer.empty && !upper.exists() && f.store.has_layer(&layer.diff_id));
+    let fs = f.store.layer_dir(&layer.diff_id);
+    assert!(!fs.join("sock/s").exists());
+    assert_eq!(xattr(&fs.join("a/f"), "trusted.overlay.origin"), None);
+    assert_eq!(xattr(&fs.join("a/b"), "trusted.overlay.opaque").unwrap(), b"y");
+    assert_eq!(std::fs::metadata(fs.join("a/f")).unwrap().mtime_nsec(), 0);
+    let mut tar = Vec::new();
+    f.store.layer_tar(&layer.diff_id, &mut tar).unwrap();
+    assert_eq!(Digest::sha256(&tar), layer.diff_id);
+    // Another store unpacks it to the same folder.
+    let other = open();
+    let unpacked = ingest(&other.store, &tar).unwrap();
+    assert_eq!(listing(&fs), listing(&unpacked));
+    let mut again = Vec::new();
+    other.store.layer_tar(&layer.diff_id, &mut again).unwrap();
+    assert!(again == tar);
+    // So does GNU tar, without a complaint.
+    let target = f.path.join("gnu");
+    std::fs::create_dir(&target).unwrap();
+    std::fs::write(f.path.join("l.tar"), &tar).unwrap();
+    let output = Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(f.path.join("l.tar"))
+        .arg("-C")
+        .arg(&target)
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(target.join(".wh.gone").exists() && target.join("a/b/.wh..wh..opq").exists());
+    for name in [".wh.gone", "a/b/.wh..wh..opq"] {
+        std::fs::remove_file(target.join(name)).unwrap();
+    }
+    let mut expected = listing(&fs);
+    expected.remove(Path::new("gone"));
+    let got = listing(&target);
+    for (path, line) in &expected {
+        if path != Path::new("a/b") {
+            assert_eq!(line, &got[path], "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn equal_uppers_are_one_layer_and_empty_ones_none() {
+    let f = open();
+    let (_a, first) = make_upper(&f, "echo x > f; touch -d @1 f");
+    let (_b, second) = make_upper(&f, "echo x > f; touch -d @1.5 f");
+    let (_c, empty) = make_upper(&f, "true");
+    let one = f.store.commit_upper(&first).unwrap();
+    assert_eq!(one, f.store.commit_upper(&second).unwrap());
+    assert!(f.store.commit_upper(&empty).unwrap().empty);
+    assert_eq!(std::fs::read_dir(f.store.root().join("layers")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_built_layers_blob_is_the_same_every_time() {
+    let script = "head -c 5000000 /dev/zero | tr '\\0' 'x' > big; seq 1 400000 > numbers; touch -d @1 big numbers";
+    let mut digests = Vec::new();
+    for _ in 0..2 {
+        let f = open();
+        let (_scratch, upper) = make_upper(&f, script);
+        let layer = f.store.commit_upper(&upper).unwrap();
+        let blob = f.store.layer_blob(&layer.diff_id).unwrap();
+        assert_eq!(blob, f.store.layer_blob(&layer.diff_id).unwrap());
+        let mut bytes = Vec::new();
+        f.store.blob(&blob.digest).unwrap().read_to_end(&mut bytes).unwrap();
+        assert!(blob.digest.matches(&bytes) && blob.size == bytes.len() as u64);
+        let mut tar = Vec::new();
+        flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut tar).unwrap();
+        assert!(layer.diff_id.matches(&tar));
+        digests.push(blob.digest);
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn sweeping_takes_what_is_dead_and_leaves_what_lives() {
+    let f = open();
+    let scratch = f.store.new_scratch().unwrap();
+    let dead = f.store.root().join("ingest/0123.work");
+    std::fs::create_dir(&dead).unwrap();
+    std::fs::write(f.store.root().join("trash/x"), "").unwrap();
+    let other = Store::open(f.store.root()).unwrap();
+    other.sweep().unwrap();
+    assert!(scratch.path().exists() && !dead.exists());
+    assert_eq!(std::fs::read_dir(f.store.root().join("trash")).unwrap().count(), 0);
+    let path = scratch.path().to_owned();
+    drop(scratch);
+    assert!(!path.exists());
+}
