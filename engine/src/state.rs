@@ -1,10 +1,15 @@
 //! A container's state on disk, `state.json`: written by its monitor (by rename), believed by commands only while
 //! the processes it names are really there.
 
+use crate::{EngineError, Result};
 use jiff::Timestamp;
 use network::PortSpec;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::OnceLock;
 
 /// Where a container is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,4 +90,111 @@ pub struct State {
     pub address: Option<Ipv4Addr>,
     /// Its published ports as they came to be.
     pub ports: Vec<PortSpec>,
+}
+
+/// The format of `state.json`.
+pub(crate) const STATE_VERSION: u32 = 1;
+/// Its name in the container's folder.
+pub(crate) const STATE_FILE: &str = "state.json";
+/// The largest state file read, in bytes.
+const MAX_STATE_BYTES: u64 = 1 << 20;
+
+impl State {
+    /// Reads a container's state; one without a file was never started.
+    pub(crate) fn load(folder: &Path) -> Result<State> {
+        let path = folder.join(STATE_FILE);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|file| file.take(MAX_STATE_BYTES).read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+            Err(e) => return Err(EngineError::io("read", &path, e)),
+        }
+        // A file cut short by a power failure says nothing: whatever ran does not any more.
+        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| State {
+            status: Status::Exited,
+            exit_code: LOST_EXIT_CODE,
+            error: "the record of its state was damaged".to_owned(),
+            ..State::default()
+        }))
+    }
+
+    /// Writes it, by rename: a reader sees the old or the new one.
+    pub(crate) fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(STATE_FILE);
+        let next = folder.join("state.json.new");
+        let bytes = serde_json::to_vec(self).map_err(|e| EngineError::io("write", &path, io::Error::from(e)))?;
+        std::fs::write(&next, bytes).map_err(|e| EngineError::io("write", &next, e))?;
+        std::fs::rename(&next, &path).map_err(|e| EngineError::io("write", &path, e))
+    }
+
+    /// Whether the monitor it names is really there.
+    pub(crate) fn monitor_lives(&self) -> bool {
+        self.monitor.is_some_and(|monitor| monitor.lives()) && self.boot_id == boot_id()
+    }
+
+    /// What is left when the monitor was lost.
+    pub(crate) fn lost(&mut self) {
+        self.error = if self.boot_id == boot_id() { "monitor lost".into() } else { "the machine was restarted".into() };
+        self.status = Status::Exited;
+        self.exit_code = LOST_EXIT_CODE;
+        self.finished_at = Some(Timestamp::now());
+        self.init = None;
+        self.monitor = None;
+        self.ports.clear();
+        self.address = None;
+    }
+}
+
+/// The exit code of a container whose monitor was lost: it was killed.
+pub(crate) const LOST_EXIT_CODE: i32 = 137;
+
+impl ProcessId {
+    /// A living process's; None if there is none of that pid.
+    pub(crate) fn of(pid: i32) -> Option<ProcessId> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may hold anything.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let is_dead = matches!(*fields.first()?, "Z" | "X");
+        let start_time = fields.get(19)?.parse().ok()?;
+        (!is_dead).then_some(ProcessId { pid, start_time })
+    }
+
+    /// Whether this very process is there (a zombie is not).
+    pub(crate) fn lives(self) -> bool {
+        ProcessId::of(self.pid) == Some(self)
+    }
+}
+
+/// The boot's id.
+pub(crate) fn boot_id() -> String {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    BOOT_ID.get_or_init(read).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_state_is_believed_only_with_its_process() {
+        let own = ProcessId::of(std::process::id().cast_signed()).unwrap();
+        let state = State { monitor: Some(own), boot_id: boot_id(), ..State::default() };
+        assert!(state.monitor_lives());
+        assert!(!State { boot_id: "another".into(), ..state.clone() }.monitor_lives());
+        let later = ProcessId { start_time: own.start_time + 1, ..own };
+        assert!(!State { monitor: Some(later), ..state }.monitor_lives());
+    }
+
+    #[test]
+    fn states_survive_and_damaged_ones_are_said() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(State::load(folder.path()).unwrap(), State::default());
+        let state = State { status: Status::Exited, exit_code: 3, ..State::default() };
+        state.save(folder.path()).unwrap();
+        assert_eq!(State::load(folder.path()).unwrap(), state);
+        std::fs::write(folder.path().join(STATE_FILE), "{\"status\":").unwrap();
+        assert_eq!(State::load(folder.path()).unwrap().exit_code, LOST_EXIT_CODE);
+    }
 }
