@@ -2,9 +2,9 @@
 //!
 //! An [`Engine`] is a typed door to one data root: requests in, results and streams out. It keeps nothing in memory
 //! between calls – the store and the containers' own files are the state – so any number of processes may each have one.
-#![allow(clippy::todo)]
 
 mod attach;
+mod config;
 mod create;
 mod error;
 mod exec;
@@ -14,15 +14,24 @@ mod inspect;
 mod lifecycle;
 mod list;
 mod logs;
+mod monitor;
+mod mounts;
+mod net;
+mod ocispec;
 mod protocol;
+mod remove;
+mod repair;
 mod spec;
+mod start;
 mod state;
 mod step;
+mod stubs;
+mod top;
 
 pub use attach::{AttachEvent, AttachOptions, Attached};
 pub use create::Created;
 pub use error::{EngineError, Result};
-pub use exec::{ExecHandle, ExecSpec};
+pub use exec::{ExecHandle, ExecRecord, ExecSpec};
 pub use hidden::hidden_mode;
 pub use images::{
     LayerInfo, LoginRequest, PullEvent, PullRequest, PullState, Pulled, PushEvent, PushRequest, PushState, Pushed,
@@ -71,13 +80,15 @@ impl EngineConfig {
 pub struct Engine {
     config: EngineConfig,
     store: Store,
+    tag: String,
 }
 
 impl Engine {
     /// Opens the data root; its folders are made where missing. Cheap: nothing is scanned.
     pub fn open(config: EngineConfig) -> Result<Engine> {
         let store = Store::open(&config.root)?;
-        Ok(Engine { config, store })
+        let tag = net::tag_of(&config.root);
+        Ok(Engine { config, store, tag })
     }
 
     /// What it was opened with.

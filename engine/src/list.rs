@@ -1,8 +1,12 @@
 //! What `ps` shows.
 
-use crate::{Engine, PortSpec, Protocol, Result, Status};
+use crate::config::ContainerConfig;
+use crate::monitor::launch::UPPER;
+use crate::{Engine, PortSpec, Protocol, Result, State, Status};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::path::Path;
+use store::ContainerRow;
 
 /// Which containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +59,56 @@ pub struct ContainerSummary {
 impl Engine {
     /// The containers, newest first.
     pub fn list(&self, filter: &ListFilter) -> Result<Vec<ContainerSummary>> {
-        let _ = filter;
-        todo!()
+        let rows = self.store().containers()?;
+        let mut summaries = Vec::with_capacity(rows.len());
+        for row in rows {
+            let folder = self.store().container_dir(&row.id);
+            let Ok(state) = self.observe(&row) else { continue };
+            if !filter.all && !state.status.is_active() {
+                continue;
+            }
+            // One that is removed this moment is none.
+            let Ok(config) = ContainerConfig::load(&folder) else { continue };
+            let size_bytes = filter.size.then(|| disk_usage(&folder.join(UPPER)));
+            summaries.push(summary(row, &state, &config, size_bytes));
+        }
+        Ok(summaries)
     }
+}
+
+fn summary(row: ContainerRow, state: &State, config: &ContainerConfig, size_bytes: Option<u64>) -> ContainerSummary {
+    let published = |port: &u16, protocol: &Protocol| {
+        state.ports.iter().any(|p| p.container_port == *port && p.protocol == *protocol)
+    };
+    let exposed = if state.status.is_active() { config.exposed.clone() } else { Vec::new() };
+    ContainerSummary {
+        image: config.spec.image.clone(),
+        image_id: config.image_id.clone(),
+        command: config.argv.join(" "),
+        created: row.created,
+        status: state.status,
+        exit_code: state.exit_code,
+        started_at: state.started_at,
+        finished_at: state.finished_at,
+        health: None,
+        ports: state.ports.clone(),
+        exposed: exposed.into_iter().filter(|(port, protocol)| !published(port, protocol)).collect(),
+        labels: config.labels.clone(),
+        mounts: config.mount_names(),
+        networks: config.network_names(),
+        size_bytes,
+        id: row.id,
+        name: row.name,
+    }
+}
+
+/// Bytes in the files below a folder.
+pub(crate) fn disk_usage(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => disk_usage(&entry.path()),
+        Ok(meta) if meta.is_file() => meta.len(),
+        _ => 0,
+    };
+    entries.flatten().map(size).sum()
 }

@@ -1,9 +1,29 @@
 //! A container without a record: one RUN of a build. Its root is the layers so far plus a writable upper that
 //! becomes the next layer.
 
-use crate::{Engine, ExitStatus, LogStream, NetworkMode, Result};
+use crate::attach::{Control, socket_pair};
+use crate::config::{ContainerConfig, MountPoint};
+use crate::hidden::{self, Inherited};
+use crate::monitor::launch;
+use crate::monitor::network::Network;
+use crate::monitor::request::NetworkRequest;
+use crate::monitor::streams::{Program, Streams};
+use crate::monitor::{files, root};
+use crate::net::DEFAULT_NETWORK;
+use crate::ocispec::{self, SpecInput};
+use crate::protocol::{self, Failure};
+use crate::stubs::Stubs;
+use crate::{
+    AttachEvent, AttachOptions, Attached, Engine, EngineError, ExitStatus, LogStream, MountKind, NetworkMode, Result,
+};
+use oci::UserSpec;
+use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What a RUN step runs, and in what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,11 +62,257 @@ pub struct StepMount {
     pub read_only: bool,
 }
 
+/// What a helper is started with.
+#[derive(Debug, Serialize, Deserialize)]
+struct HelperRequest {
+    id: String,
+    step: StepRequest,
+    network: Option<NetworkRequest>,
+    cgroup: String,
+    monitor_cgroup: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum HelperReport {
+    Started,
+    Failed(Failure),
+}
+
+/// The host's name in a step.
+const HOSTNAME: &str = "buildstep";
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+
 impl Engine {
     /// Runs one step to its end; `output` gets what it writes. Callable from several threads at once. The step dies with
     /// the caller.
-    pub fn run_step(&self, request: &StepRequest, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
-        let _ = (request, output);
-        todo!()
+    pub fn run_step(
+        &self,
+        request: &StepRequest,
+        output: &mut dyn FnMut(LogStream, &[u8]),
+    ) -> Result<ExitStatus> {
+        if request.argv.first().is_none_or(String::is_empty) {
+            return Err(EngineError::Invalid("a step without a command".to_owned()));
+        }
+        self.sweep_steps();
+        let id = store::new_id()?;
+        let network = match &request.network {
+            NetworkMode::Bridge => {
+                let network = self.default_network()?;
+                let subnet = (network.subnet.network(), network.subnet.prefix_len());
+                // Addresses rotate: this one is not given out again for a long time, though no container holds it.
+                let address = self.store().allocate_address(DEFAULT_NETWORK, subnet, network.gateway, &id, None)?;
+                let remove_last = !self.tag().is_empty();
+                Some(NetworkRequest { network, address, lock: self.network_lock(), remove_last })
+            }
+            _ => None,
+        };
+        let helper = HelperRequest {
+            cgroup: self.step_cgroup(&id),
+            monitor_cgroup: format!("{}/monitors", self.cgroup_parent()),
+            id,
+            step: request.clone(),
+            network,
+        };
+        let done = run_helper(&helper, output);
+        if helper.network.is_some() {
+            // Only the row is left; the next command would clear it as well.
+            let _later = self.store().release_addresses(&helper.id, None);
+        }
+        done
     }
+
+    /// A step's group names the process it dies with, so that what a killed build leaves behind can be told.
+    fn step_cgroup(&self, id: &str) -> String {
+        let short: String = id.chars().take(16).collect();
+        format!("{}/step-{}-{short}", self.cgroup_parent(), std::process::id())
+    }
+
+    /// Removes the control groups of steps whose callers were killed.
+    pub(crate) fn sweep_steps(&self) {
+        for (name, pid) in launch::groups_below(&self.cgroup_parent(), "step-") {
+            if crate::ProcessId::of(pid).is_none() {
+                let cgroup = runtime::Cgroup::open(&format!("{}/{name}", self.cgroup_parent()));
+                // One that another command removes this moment is gone as well.
+                let _gone = cgroup.and_then(|cgroup| cgroup.kill_all().and_then(|()| cgroup.remove()));
+            }
+        }
+    }
+}
+
+fn run_helper(helper: &HelperRequest, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
+    let (ours, theirs) = socket_pair()?;
+    let (client, their_client) = socket_pair()?;
+    let (control, their_control) = socket_pair()?;
+    let mut attached = Attached::new(client, Control::Socket(Arc::new(control)));
+    attached.announce(AttachOptions { stdin: false, stdout: true, stderr: true, size: None })?;
+    let label: String = helper.id.chars().take(12).collect();
+    let pid =
+        hidden::start(hidden::STEP, &label, [theirs.as_fd(), their_client.as_fd(), their_control.as_fd()])?;
+    drop((theirs, their_client, their_control));
+    let _reaper = Reaper(pid);
+    let gone = |e| EngineError::io("talk to", "the step's helper", e);
+    protocol::send_message(ours.as_fd(), helper).map_err(gone)?;
+    match protocol::receive_message(ours.as_fd()).map_err(gone)? {
+        Some(HelperReport::Started) => {}
+        Some(HelperReport::Failed(failure)) => return Err(failure.into()),
+        None => return Err(EngineError::Invalid("the step's helper died".to_owned())),
+    }
+    loop {
+        match attached.next()? {
+            Some(AttachEvent::Stdout(bytes)) => output(LogStream::Stdout, &bytes),
+            Some(AttachEvent::Stderr(bytes)) => output(LogStream::Stderr, &bytes),
+            Some(AttachEvent::Exit(status)) => return Ok(status),
+            None => return Err(EngineError::Invalid("the step was killed".to_owned())),
+        }
+    }
+}
+
+/// Waits for a helper's end when it goes out of scope: no zombie stays with a caller that lives on.
+struct Reaper(rustix::process::Pid);
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        let _reaped = rustix::process::waitpid(Some(self.0), rustix::process::WaitOptions::empty());
+    }
+}
+
+/// Entry of the hidden mode.
+pub(crate) fn run(inherited: Inherited) -> Result<()> {
+    let Inherited { channel, second: client, third: control } = inherited;
+    // Whoever started us waits; if it is killed, so are we, and by us the container.
+    let _set = set_parent_process_death_signal(Some(Signal::KILL));
+    let request: Option<HelperRequest> =
+        protocol::receive_message(channel.as_fd()).map_err(|e| EngineError::io("read", "the step request", e))?;
+    let Some(request) = request else { return Ok(()) };
+    launch::leave_caller(&request.monitor_cgroup);
+    let mut streams = Streams::new(None, None, true);
+    streams.add_client(client, true);
+    streams.add_client(control, true);
+    let mut step = Step { request: &request, network: Network::default(), stubs: Stubs::default() };
+    let created = step.launch(&mut streams);
+    let (mut created, report) = match created {
+        Ok(created) => (Some(created), HelperReport::Started),
+        Err(error) => (None, HelperReport::Failed(Failure::of(&error))),
+    };
+    if created.is_some() {
+        let _gone = protocol::send_message(channel.as_fd(), &report);
+    }
+    let mut status = ExitStatus::default();
+    if let Some(created) = &mut created {
+        let code = crate::exec::carry(&created.pidfd, &mut streams)?;
+        streams.drain(DRAIN_LIMIT);
+        status.code = code.into();
+        status.oom_killed = code == 137 && created.cgroup.oom_kills().is_ok_and(|kills| kills > 0);
+        let _left = created.cgroup.remove();
+    }
+    step.clear();
+    if created.is_none() {
+        let _gone = protocol::send_message(channel.as_fd(), &report);
+    }
+    let network = std::mem::take(&mut step.network);
+    streams.finish(&status);
+    drop((streams, channel));
+    network.leave();
+    Ok(())
+}
+
+struct Step<'a> {
+    request: &'a HelperRequest,
+    network: Network,
+    stubs: Stubs,
+}
+
+impl Step<'_> {
+    fn launch(&mut self, streams: &mut Streams) -> Result<Created> {
+        let step = &self.request.step;
+        let config = config(self.request);
+        self.network = match (&step.network, &self.request.network) {
+            (NetworkMode::None, _) => Network::isolated()?,
+            (_, Some(network)) => Network::bridged(network, &self.request.id, &[])?,
+            _ => Network::foreign(),
+        };
+        let folder = self.files();
+        std::fs::create_dir_all(&folder).map_err(|e| EngineError::io("make", &folder, e))?;
+        let addresses = files::Addresses {
+            own: self.request.network.as_ref().map(|n| n.address),
+            gateway: self.request.network.as_ref().map(|n| n.network.gateway),
+        };
+        if files::write(&folder, &config, addresses)? && self.request.network.is_some() {
+            self.network.start_forwarder(|| drop(std::mem::take(streams)))?;
+        }
+        let parent = step.upper.parent().unwrap_or(std::path::Path::new("/"));
+        let mounted = root::mount(&step.layers, &step.upper, parent)?;
+        let user: UserSpec = step.user.parse().map_err(|e| EngineError::Invalid(format!("{e}")))?;
+        let user = runtime::resolve_user(mounted.as_fd(), &user).map_err(runtime::RuntimeError::from)?;
+        ocispec::ensure_workdir(mounted.as_fd(), &step.cwd)?;
+        let owner = (user.uid, user.gid);
+        let input = SpecInput { config: &config, user, groups: Vec::new(), files: &folder, joined: &[] };
+        let (spec, _) = ocispec::build(&input)?;
+        self.stubs = Stubs::missing(mounted.as_fd(), &spec);
+        let (stdio, program): (Stdio, Program) = launch::pipes(step.stdin.is_some(), owner)?;
+        let mut created = runtime::create(CreateRequest {
+            id: &self.request.id,
+            spec: &spec,
+            root: Root::Mounted(mounted),
+            stdio,
+            netns: self.network.namespace(),
+            mount_sources: Vec::new(),
+            cgroup: CgroupRequest::Path(self.request.cgroup.clone()),
+            die_with_parent: true,
+            init: false,
+            extra_fds: Vec::new(),
+        })?;
+        streams.set_program(program).map_err(|e| EngineError::io("connect", "the step's streams", e))?;
+        if let Some(input) = &step.stdin {
+            streams.give_stdin(input);
+        }
+        if let Err(error) = created.start() {
+            let _reaped = created.wait();
+            let _left = created.cgroup.remove();
+            return Err(error.into());
+        }
+        Ok(created)
+    }
+
+    fn files(&self) -> PathBuf {
+        let name = format!("files.{}", std::process::id());
+        self.request.step.upper.parent().map(|parent| parent.join(name)).unwrap_or_default()
+    }
+
+    /// Leaves in the upper only what the program made.
+    fn clear(&mut self) {
+        self.network.tear_down();
+        let _left = std::fs::remove_dir_all(self.files());
+        if let Some(parent) = self.request.step.upper.parent() {
+            root::remove_work(parent);
+            let _none = std::fs::remove_dir(parent.join("empty"));
+        }
+        self.stubs.remove(&self.request.step.upper);
+    }
+}
+
+fn config(request: &HelperRequest) -> ContainerConfig {
+    let step = &request.step;
+    let mount = |mount: &StepMount| MountPoint {
+        kind: if mount.source.is_some() { MountKind::Bind } else { MountKind::Tmpfs },
+        source: mount.source.clone().unwrap_or_default(),
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        recursive: true,
+        options: vec!["exec".to_owned()],
+        ..MountPoint::default()
+    };
+    let mut config = ContainerConfig {
+        id: request.id.clone(),
+        argv: step.argv.clone(),
+        env: step.env.clone(),
+        user: step.user.clone(),
+        workdir: step.cwd.clone(),
+        hostname: HOSTNAME.to_owned(),
+        mounts: step.mounts.iter().map(mount).collect(),
+        ..ContainerConfig::default()
+    };
+    config.spec.network = step.network.clone();
+    config.spec.add_hosts.clone_from(&step.add_hosts);
+    config
 }

@@ -7,7 +7,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::Pid;
 use std::ffi::{CStr, CString, c_char, c_int, c_short};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// A program to start.
@@ -59,6 +59,17 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Pid, CallError> {
         return Err(error("own program", code));
     }
     Pid::from_raw(pid).ok_or_else(|| error("pid", libc::EINVAL))
+}
+
+/// Takes over a descriptor that this program was started with, close-on-exec from now on. Each may be taken once, first thing
+/// in `main`, before anything else is opened.
+pub fn take_inherited(number: RawFd) -> Result<OwnedFd, CallError> {
+    // SAFETY: only its flags are touched; an unused number answers EBADF.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(CallError::last("fcntl", number.to_string()));
+    }
+    // SAFETY: the descriptor is open (checked above) and came from our starter: by the contract nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Closes every descriptor from this number on: for a program's first moments, before it has opened any itself.

@@ -99,6 +99,13 @@ impl Streams {
         Ok(())
     }
 
+    /// All the input the program gets.
+    pub(crate) fn give_stdin(&mut self, bytes: &[u8]) {
+        self.stdin_queue.extend_from_slice(bytes);
+        self.stdin_ended = true;
+        self.write_stdin();
+    }
+
     /// Waits for something to happen among the streams, `others` or until `deadline`; moves what flows. Says which of the
     /// others are ready, and what clients ask for.
     pub(crate) fn turn(

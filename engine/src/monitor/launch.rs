@@ -1,0 +1,184 @@
+//! The steps of a start: socket, root, spec, streams, container.
+
+use super::request::{JoinedNamespace, MonitorRequest};
+use super::root;
+use super::streams::{Program, Streams};
+use crate::attach::socket_address;
+use crate::ocispec::{self, SpecInput};
+use crate::{EngineError, Result};
+use oci::UserSpec;
+use oci_spec::runtime::LinuxNamespaceType;
+use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as listen_on, socket_with};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The socket's name in the container's run folder.
+pub(crate) const SOCKET: &str = "attach.sock";
+/// The writable layer's name in the container's folder.
+pub(crate) const UPPER: &str = "upper";
+
+/// A monitor belongs to nobody's terminal, folder or limits.
+pub(crate) fn leave_caller(cgroup: &str) {
+    let _root = rustix::process::chdir("/");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    join_cgroup(cgroup);
+}
+
+/// Moves this process out of its caller's control groups, where there are any; writing `0` from within is cheap, writing
+/// a pid from outside is not.
+fn join_cgroup(cgroup: &str) {
+    let Ok(memberships) = std::fs::read_to_string("/proc/self/cgroup") else { return };
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
+    for line in memberships.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let Some(mount) = hierarchy(&mounts, controllers).filter(|_| path != "/") else { continue };
+        let folder = mount.join(cgroup.trim_start_matches('/'));
+        let file = if controllers.is_empty() { "cgroup.procs" } else { "tasks" };
+        // A hierarchy that can't be used (a cpuset without CPUs, no rights) is stayed in.
+        let _stay = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(file), "0"));
+    }
+}
+
+/// Control groups below a parent whose names are `prefix` and a pid, with the pid.
+pub(crate) fn groups_below(parent: &str, prefix: &str) -> Vec<(String, i32)> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = ["memory", "pids", ""].iter().find_map(|controller| hierarchy(&mounts, controller));
+    let Some(Ok(entries)) = mounted.map(|mount| std::fs::read_dir(mount.join(parent.trim_start_matches('/')))) else {
+        return Vec::new();
+    };
+    let group = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let pid = name.strip_prefix(prefix)?.split('-').next()?.parse().ok()?;
+        Some((name, pid))
+    };
+    entries.flatten().filter_map(group).collect()
+}
+
+/// Where the hierarchy of these controllers (none: v2) is mounted.
+fn hierarchy(mountinfo: &str, controllers: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let point = left.split_ascii_whitespace().nth(4)?;
+        let mut right = right.split_ascii_whitespace();
+        let (kind, options) = (right.next()?, right.nth(1)?);
+        let matches = match kind {
+            "cgroup2" => controllers.is_empty(),
+            "cgroup" => controllers.split(',').all(|c| !c.is_empty() && options.split(',').any(|o| o == c)),
+            _ => false,
+        };
+        matches.then(|| point.into())
+    })
+}
+
+/// The socket that clients connect to.
+pub(crate) fn listen(run_dir: &Path) -> Result<OwnedFd> {
+    let error = |e: std::io::Error| EngineError::io("listen in", run_dir, e);
+    DirBuilder::new().recursive(true).mode(0o700).create(run_dir).map_err(error)?;
+    let path = run_dir.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(error(e)),
+    }
+    let (_folder, address) = socket_address(&path).map_err(error)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(|e| error(e.into()))?;
+    bind(&socket, &address).map_err(|e| error(e.into()))?;
+    listen_on(&socket, 128).map_err(|e| error(e.into()))?;
+    Ok(socket)
+}
+
+/// Makes the container: its program waits for [`Created::start`], its streams are connected.
+pub(crate) fn create(
+    request: &MonitorRequest,
+    namespace: Option<BorrowedFd<'_>>,
+    streams: &mut Streams,
+) -> Result<(Created, Vec<String>)> {
+    let config = &request.config;
+    let root = root::mount(&request.layers, &request.folder.join(UPPER), &request.folder)?;
+    let user: UserSpec = config.user.parse().map_err(|e| EngineError::Invalid(format!("{e}")))?;
+    let user = runtime::resolve_user(root.as_fd(), &user).map_err(runtime::RuntimeError::from)?;
+    let groups = runtime::resolve_groups(root.as_fd(), &config.spec.group_add).map_err(runtime::RuntimeError::from)?;
+    ocispec::ensure_workdir(root.as_fd(), &config.workdir)?;
+    let joined = joined(request);
+    let owner = (user.uid, user.gid);
+    let input = SpecInput { config, user, groups, files: &request.files, joined: &joined };
+    let (spec, mut warnings) = ocispec::build(&input)?;
+    let (stdio, pipes) = if config.spec.tty {
+        (Stdio::Terminal { size: streams.initial_size() }, None)
+    } else {
+        let (stdio, program) = pipes(config.spec.open_stdin, owner)?;
+        (stdio, Some(program))
+    };
+    let mut created = runtime::create(CreateRequest {
+        id: &config.id,
+        spec: &spec,
+        root: Root::Mounted(root),
+        stdio,
+        netns: namespace,
+        mount_sources: Vec::new(),
+        cgroup: CgroupRequest::Path(request.cgroup.clone()),
+        die_with_parent: true,
+        init: config.spec.init,
+        extra_fds: Vec::new(),
+    })?;
+    warnings.append(&mut created.warnings);
+    let program = pipes.or_else(|| created.console.take().map(Program::Console));
+    if let Some(program) = program {
+        streams.set_program(program).map_err(|e| EngineError::io("connect", "the container's streams", e))?;
+    }
+    Ok((created, warnings))
+}
+
+fn joined(request: &MonitorRequest) -> Vec<(LinuxNamespaceType, PathBuf)> {
+    let file = |(kind, pid): &(JoinedNamespace, i32)| {
+        let (kind, name) = match kind {
+            JoinedNamespace::Network => (LinuxNamespaceType::Network, "net"),
+            JoinedNamespace::Pid => (LinuxNamespaceType::Pid, "pid"),
+            JoinedNamespace::Ipc => (LinuxNamespaceType::Ipc, "ipc"),
+            JoinedNamespace::Uts => (LinuxNamespaceType::Uts, "uts"),
+        };
+        (kind, PathBuf::from(format!("/proc/{pid}/ns/{name}")))
+    };
+    request.joined.iter().map(file).collect()
+}
+
+/// Pipes for a program of this user (who may open them anew by /dev/stdout), and our ends.
+pub(crate) fn pipes(open_stdin: bool, owner: (u32, u32)) -> Result<(Stdio, Program)> {
+    let make = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| linux::CallError::new("pipe2", "", e));
+    let own = |fd: &OwnedFd| {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
+        rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| linux::CallError::new("fchown", "pipe", e))
+    };
+    let (stdout, their_stdout) = make()?;
+    let (stderr, their_stderr) = make()?;
+    let (their_stdin, stdin) = if open_stdin {
+        let (theirs, ours) = make()?;
+        own(&theirs)?;
+        (theirs, Some(ours))
+    } else {
+        let null = OpenOptions::new().read(true).open("/dev/null");
+        (null.map_err(|e| EngineError::io("open", "/dev/null", e))?.into(), None)
+    };
+    own(&their_stdout)?;
+    own(&their_stderr)?;
+    let stdio = Stdio::Fds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+    Ok((stdio, Program::Pipes { stdin, stdout, stderr }))
+}
+
+/// Takes the socket away.
+pub(crate) fn remove_run_dir(run_dir: &Path) {
+    // Records of exec sessions may lie in it too.
+    let _gone = std::fs::remove_dir_all(run_dir);
+}
+
+/// Moves a folder to the trash, which a later command empties.
+pub(crate) fn discard(folder: &Path, trash: &Path) {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let _in_place = std::fs::rename(folder, trash.join(format!("{name}.{}", std::process::id())));
+}

@@ -1,0 +1,154 @@
+//! A container's network as its monitor holds it: the namespace by descriptor, the published ports' listeners, the children that
+//! serve them. All of it stays over restarts and goes with the monitor.
+
+use super::request::NetworkRequest;
+use crate::{EngineError, Result};
+use linux::process::{Forked, Namespaces, fork_into, reap, send_signal};
+use network::dns::{Forwarder, Resolver};
+use network::{Endpoint, Lingering, PortRequest, PortSpec, Published};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the last user of a network waits for the next one before it removes it.
+const LINGER: Duration = Duration::from_millis(200);
+const SIGKILL: i32 = 9;
+
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    namespace: Option<OwnedFd>,
+    request: Option<NetworkRequest>,
+    published: Vec<Published>,
+    specs: Vec<PortSpec>,
+    lock: Option<OwnedFd>,
+    /// The child that serves the listeners, while it lives.
+    proxy: Option<OwnedFd>,
+    forwarder: Option<OwnedFd>,
+    removal: Option<Lingering>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Network {
+    /// Loopback alone, in a namespace of its own.
+    pub(crate) fn isolated() -> Result<Network> {
+        Ok(Network { namespace: Some(network::new_namespace()?), ..Network::default() })
+    }
+
+    /// The host's, or another container's: nothing of ours.
+    pub(crate) fn foreign() -> Network {
+        Network::default()
+    }
+
+    /// On the default bridge, with these ports published.
+    pub(crate) fn bridged(request: &NetworkRequest, id: &str, publish: &[PortRequest]) -> Result<Network> {
+        let lock = Some(hold(&request.lock)?);
+        let warnings = network::ensure(&request.network)?;
+        let namespace = network::new_namespace()?;
+        let endpoint = Endpoint { container: id.to_owned(), address: request.address };
+        network::connect(namespace.as_fd(), &request.network, &endpoint)?;
+        let published = network::publish(&request.network, request.address, publish)?;
+        let specs = published.iter().map(|port| port.spec.clone()).collect();
+        let request = Some(request.clone());
+        Ok(Network { namespace: Some(namespace), request, published, specs, lock, warnings, ..Network::default() })
+    }
+
+    /// The namespace, where it is ours.
+    pub(crate) fn namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.namespace.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Published ports as they came to be.
+    pub(crate) fn specs(&self) -> &[PortSpec] {
+        &self.specs
+    }
+
+    /// What to poll: the proxy's end, or the first connection that needs one.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.proxy {
+            Some(proxy) => vec![proxy.as_fd()],
+            None => self.published.iter().flat_map(|port| &port.listeners).map(AsFd::as_fd).collect(),
+        }
+    }
+
+    /// One of the descriptors is ready: the proxy has gone, or is needed. `in_child` lets go what the child must not hold.
+    pub(crate) fn turn(&mut self, in_child: impl FnOnce()) {
+        if let Some(proxy) = self.proxy.take() {
+            let _gone = reap(proxy.as_fd());
+            return;
+        }
+        let Some(request) = &self.request else { return };
+        match fork_into(Namespaces::none(), None) {
+            Ok(Forked::Parent { pidfd, .. }) => self.proxy = Some(pidfd),
+            Ok(Forked::Child) => {
+                in_child();
+                self.lock = None;
+                self.namespace = None;
+                let served = network::serve_proxy(std::mem::take(&mut self.published), request.address);
+                linux::process::exit_now(u8::from(served.is_err()));
+            }
+            // No memory for a child: the connection waits for the next turn. (Polling at once again would spin.)
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+
+    /// Starts the resolver of a host that has loopback name servers only.
+    pub(crate) fn start_forwarder(&mut self, in_child: impl FnOnce()) -> Result<()> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        let forwarder = Forwarder::bind(namespace.as_fd())?;
+        match fork_into(Namespaces::none(), None)? {
+            Forked::Parent { pidfd, .. } => self.forwarder = Some(pidfd),
+            Forked::Child => {
+                in_child();
+                self.lock = None;
+                self.published.clear();
+                let served = forwarder.serve(&Resolver::default());
+                linux::process::exit_now(u8::from(served.is_err()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the ports and the namespace; what the kernel takes its time for is left to [`Network::leave`].
+    pub(crate) fn tear_down(&mut self) {
+        for child in self.proxy.take().into_iter().chain(self.forwarder.take()) {
+            let _dead = send_signal(child.as_fd(), SIGKILL);
+            let _gone = reap(child.as_fd());
+        }
+        self.published.clear();
+        if let Some(request) = self.request.as_ref().filter(|_| !self.specs.is_empty()) {
+            self.removal = network::unpublish(&request.network, request.address, &self.specs).ok();
+        }
+        self.specs.clear();
+        self.namespace = None;
+    }
+
+    /// The last thing a monitor does, when nobody waits for it any more: the last user of a network that is to go removes it.
+    pub(crate) fn leave(mut self) {
+        drop(self.removal.take());
+        let (Some(request), Some(lock)) = (self.request.take(), self.lock.take()) else { return };
+        if !request.remove_last {
+            return;
+        }
+        // The next command of a script takes it over meanwhile.
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        let _back = flock(&lock, FlockOperation::LockShared);
+        std::thread::sleep(LINGER);
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _left = network::remove(&request.network, true);
+        }
+    }
+}
+
+/// A shared lock on the network: waits while its last user is removing it.
+fn hold(path: &Path) -> Result<OwnedFd> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| EngineError::io("make", folder, e))?;
+    }
+    let lock = open(path, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+        .map_err(|e| EngineError::io("open", path, e))?;
+    flock(&lock, FlockOperation::LockShared).map_err(|e| EngineError::io("lock", path, e))?;
+    Ok(lock)
+}

@@ -1,0 +1,97 @@
+//! `top`: a container's processes as `ps -ef` shows them.
+
+use crate::TopTable;
+use std::fs;
+
+const TITLES: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
+/// Clock ticks a second: the kernel's USER_HZ, 100 on every architecture we run on.
+const TICKS: u64 = 100;
+
+/// The table of these processes; those that are gone by now are left out.
+pub(crate) fn table(pids: &[i32]) -> TopTable {
+    let mut pids = pids.to_vec();
+    pids.sort_unstable();
+    let processes = pids.into_iter().filter_map(row).collect();
+    TopTable { titles: TITLES.map(str::to_owned).to_vec(), processes }
+}
+
+fn row(pid: i32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let (head, tail) = stat.rsplit_once(')')?;
+    let name = head.split_once('(').map_or("", |(_, name)| name);
+    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    let ticks = number(11) + number(12);
+    let age_s = age_s(number(19) / TICKS);
+    let command = command(pid).unwrap_or_else(|| format!("[{name}]"));
+    let uid = status.lines().find_map(|l| l.strip_prefix("Uid:")).and_then(|l| l.split_ascii_whitespace().nth(1));
+    let share = if age_s == 0 { 0 } else { (ticks / TICKS * 100 / age_s).min(99) };
+    Some(vec![
+        user_name(uid.unwrap_or("?")),
+        pid.to_string(),
+        (*fields.get(1)?).to_owned(),
+        share.to_string(),
+        started(age_s),
+        terminal(number(4)),
+        clock(ticks / TICKS),
+        command,
+    ])
+}
+
+fn command(pid: i32) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|bytes| !bytes.is_empty())?;
+    let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+    Some(text.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect())
+}
+
+/// The host's name for a uid, as ps shows it.
+fn user_name(uid: &str) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| uid.to_owned())
+}
+
+fn age_s(started_s: u64) -> u64 {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let uptime: u64 = uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
+    uptime.saturating_sub(started_s)
+}
+
+/// The time of day (UTC) when it started.
+fn started(age_s: u64) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    let then = now.saturating_sub(i64::try_from(age_s).unwrap_or(0)).rem_euclid(86_400);
+    format!("{:02}:{:02}", then / 3600, then / 60 % 60)
+}
+
+fn terminal(number: u64) -> String {
+    // Major numbers 136 and up are the pty slaves.
+    match number >> 8 & 0xff {
+        136..=143 => format!("pts/{}", number & 0xff),
+        _ => "?".to_owned(),
+    }
+}
+
+fn clock(seconds: u64) -> String {
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_own_process_is_in_the_table() {
+        let pid = std::process::id().cast_signed();
+        let table = table(&[pid, i32::MAX]);
+        assert_eq!(table.processes.len(), 1);
+        assert_eq!(table.processes[0][1], pid.to_string());
+        assert_eq!(table.titles.len(), table.processes[0].len());
+    }
+}
