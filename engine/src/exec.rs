@@ -8,16 +8,13 @@ use crate::monitor::launch;
 use crate::monitor::streams::{Program, Request, Streams};
 use crate::ocispec;
 use crate::protocol::{self, Failure};
-use crate::{
-    AttachOptions, Attached, ContainerSpec, Engine, EngineError, ExitStatus, ProcessId, Result, Status,
-};
+use crate::{AttachOptions, Attached, ContainerSpec, Engine, EngineError, ExitStatus, ProcessId, Result, Status};
 use linux::process::send_signal;
 use oci::UserSpec;
 use oci_spec::runtime::Process;
 use runtime::{Cgroup, ExecRequest, Executed, Stdio};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -139,11 +136,11 @@ fn start_helper(request: &HelperRequest, attach: Option<AttachOptions>) -> Resul
     if let Some(options) = attach {
         attached.announce(options)?;
     }
-    hidden::start(hidden::EXEC, &request.config.id[..12.min(request.config.id.len())], [
-        theirs.as_fd(),
-        their_client.as_fd(),
-        their_control.as_fd(),
-    ])?;
+    hidden::start(
+        hidden::EXEC,
+        &request.config.id[..12.min(request.config.id.len())],
+        [theirs.as_fd(), their_client.as_fd(), their_control.as_fd()],
+    )?;
     drop((theirs, their_client, their_control));
     let gone = |e| EngineError::io("talk to", "the exec helper", e);
     protocol::send_message(ours.as_fd(), request).map_err(gone)?;
@@ -270,9 +267,4 @@ fn process(
     process.set_rlimits(Some(ocispec::rlimits(&config.spec.ulimits)?));
     process.set_oom_score_adj(config.spec.oom_score_adj);
     Ok((process, seccomp))
-}
-
-/// `/dev/null`, for a descriptor that a mode does not use.
-pub(crate) fn null() -> Result<File> {
-    File::open("/dev/null").map_err(|e| EngineError::io("open", "/dev/null", e))
 }

@@ -106,14 +106,13 @@ fn restart_json(policy: RestartPolicy) -> Value {
 
 fn host_config(config: &ContainerConfig) -> Value {
     let spec = &config.spec;
-    let limits = &spec.resources;
     let binds: Vec<String> = config.mounts.iter().filter_map(bind_text).collect();
     let log_options = if spec.log.options.is_empty() {
         json!({ "max-size": spec.log.max_size_bytes.to_string(), "max-file": spec.log.max_files.to_string() })
     } else {
         json!(spec.log.options)
     };
-    json!({
+    let mut json = json!({
         "Binds": if binds.is_empty() { Value::Null } else { json!(binds) },
         "ContainerIDFile": "",
         "LogConfig": { "Type": spec.log.driver, "Config": log_options },
@@ -144,10 +143,23 @@ fn host_config(config: &ContainerConfig) -> Value {
         "Sysctls": spec.sysctls,
         "Runtime": "ctr",
         "Isolation": "",
+        "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
+        "Init": spec.init,
+    });
+    if let (Value::Object(all), Value::Object(limits)) = (&mut json, limits_json(config)) {
+        all.extend(limits);
+    }
+    json
+}
+
+/// The part of the host config that limits.
+fn limits_json(config: &ContainerConfig) -> Value {
+    let spec = &config.spec;
+    let limits = &spec.resources;
+    json!({
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory_bytes.unwrap_or(0),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
-        "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
         "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
         "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
         "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
@@ -160,7 +172,6 @@ fn host_config(config: &ContainerConfig) -> Value {
         "OomKillDisable": limits.oom_kill_disable,
         "PidsLimit": limits.pids_limit.map_or(Value::Null, |n| json!(n)),
         "Ulimits": spec.ulimits.iter().map(|u| json!({ "Name": u.name, "Soft": u.soft, "Hard": u.hard })).collect::<Vec<_>>(),
-        "Init": spec.init,
     })
 }
 
@@ -282,11 +293,7 @@ fn mac_text(address: Ipv4Addr) -> String {
     network::mac_address(address).map(|byte| format!("{byte:02x}")).join(":")
 }
 
-fn network_settings(
-    config: &ContainerConfig,
-    state: &State,
-    network: Option<&network::BridgeNetwork>,
-) -> Value {
+fn network_settings(config: &ContainerConfig, state: &State, network: Option<&network::BridgeNetwork>) -> Value {
     let address = state.address.filter(|_| state.status.is_active());
     let gateway = network.filter(|_| address.is_some()).map(|network| network.gateway.to_string()).unwrap_or_default();
     let prefix = network.filter(|_| address.is_some()).map_or(0, |network| network.subnet.prefix_len());
@@ -313,7 +320,8 @@ fn network_settings(
         NetworkMode::Container(_) => String::new(),
         other => other.to_string(),
     };
-    let networks: Map<String, Value> = Some(name).filter(|name| !name.is_empty()).map(|name| (name, endpoint)).into_iter().collect();
+    let networks: Map<String, Value> =
+        Some(name).filter(|name| !name.is_empty()).map(|name| (name, endpoint)).into_iter().collect();
     json!({
         "Bridge": network.map(|network| network.bridge.clone()).unwrap_or_default(),
         "SandboxID": "",

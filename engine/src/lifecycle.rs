@@ -6,8 +6,8 @@ use crate::config::ContainerConfig;
 use crate::monitor::launch::SOCKET;
 use crate::protocol::{self, Decoder, FrameKind, StopRequest};
 use crate::{AttachOptions, Attached, Engine, EngineError, PortSpec, Result, Status};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use runtime::Cgroup;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -68,9 +68,7 @@ impl Engine {
         match self.observe(&row)?.status {
             Status::Running | Status::Restarting => {}
             Status::Paused => {
-                return Err(EngineError::State(
-                    "You cannot attach to a paused container, unpause it first".to_owned(),
-                ));
+                return Err(EngineError::State("You cannot attach to a paused container, unpause it first".to_owned()));
             }
             _ => return Err(EngineError::State("You cannot attach to a stopped container, start it first".to_owned())),
         }
@@ -119,7 +117,8 @@ impl Engine {
     pub fn kill(&self, container: &str, signal: &str) -> Result<()> {
         let number = parse_signal(signal)?;
         let row = self.store().container(container)?;
-        let not_running = || EngineError::State(format!("cannot kill container: {container}: container {} is not running", row.id));
+        let not_running =
+            || EngineError::State(format!("cannot kill container: {container}: container {} is not running", row.id));
         if !self.observe(&row)?.status.is_active() {
             return Err(not_running());
         }
@@ -149,11 +148,7 @@ impl Engine {
             let socket = connect_monitor(&self.socket_path(&row.id)).ok();
             let exists = self.store().container_dir(&row.id).exists();
             let state = if exists { self.observe(&row)? } else { crate::State::default() };
-            let ended = ExitStatus {
-                code: state.exit_code,
-                oom_killed: state.oom_killed,
-                error: state.error.clone(),
-            };
+            let ended = ExitStatus { code: state.exit_code, oom_killed: state.oom_killed, error: state.error.clone() };
             match condition {
                 _ if !exists => return Ok(Some(last.unwrap_or(ended))),
                 WaitCondition::NotRunning if !state.status.is_active() => return Ok(Some(last.unwrap_or(ended))),
@@ -234,7 +229,8 @@ impl Engine {
             if Instant::now() > deadline {
                 return Err(EngineError::Monitor {
                     id: row.id.clone(),
-                    reason: "its monitor does not answer: kill it by its pid (see ctr inspect) and try again".to_owned(),
+                    reason: "its monitor does not answer: kill it by its pid (see ctr inspect) and try again"
+                        .to_owned(),
                 });
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -3,7 +3,6 @@
 
 use crate::config::{ContainerConfig, MountPoint};
 use crate::{Engine, EngineError, MountKind, MountSpec, Result};
-use oci::Digest;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -126,11 +125,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// The image's id as a digest.
-    pub(crate) fn image_digest(text: &str) -> Option<Digest> {
-        text.parse().ok()
     }
 }
 

@@ -47,9 +47,7 @@ impl Engine {
             }
             match self.observe(row)?.status {
                 Status::Paused => {
-                    return Err(EngineError::State(
-                        "cannot start a paused container, try unpause instead".to_owned(),
-                    ));
+                    return Err(EngineError::State("cannot start a paused container, try unpause instead".to_owned()));
                 }
                 status if status.is_active() => return Ok(None),
                 // Somebody starts or clears it this moment.
@@ -116,7 +114,9 @@ impl Engine {
         let row = self.store().container(id)?;
         let state = self.observe(&row)?;
         state.init.map(|init| init.pid).ok_or_else(|| {
-            EngineError::State(format!("cannot join the namespaces of container {id}: it is not running: start it first"))
+            EngineError::State(format!(
+                "cannot join the namespaces of container {id}: it is not running: start it first"
+            ))
         })
     }
 
@@ -135,7 +135,8 @@ impl Engine {
         hidden::start(hidden::MONITOR, &label, [theirs.as_fd(), lock.as_fd(), client_fd])?;
         // The monitor alone holds these from now on.
         drop((theirs, lock, client));
-        let gone = |e: std::io::Error| EngineError::Monitor { id: row.id.clone(), reason: format!("its monitor died: {e}") };
+        let gone =
+            |e: std::io::Error| EngineError::Monitor { id: row.id.clone(), reason: format!("its monitor died: {e}") };
         protocol::send_message(ours.as_fd(), request).map_err(gone)?;
         match protocol::receive_message(ours.as_fd()).map_err(gone)? {
             Some(Report::Started { warnings, .. }) => Ok(warnings),
@@ -147,7 +148,9 @@ impl Engine {
                 };
                 Err(EngineError::Start { exit_code: failure.exit_code, message })
             }
-            None => Err(EngineError::Monitor { id: row.id.clone(), reason: "its monitor died while it started".to_owned() }),
+            None => {
+                Err(EngineError::Monitor { id: row.id.clone(), reason: "its monitor died while it started".to_owned() })
+            }
         }
     }
 

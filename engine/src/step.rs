@@ -85,11 +85,7 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 impl Engine {
     /// Runs one step to its end; `output` gets what it writes. Callable from several threads at once. The step dies with
     /// the caller.
-    pub fn run_step(
-        &self,
-        request: &StepRequest,
-        output: &mut dyn FnMut(LogStream, &[u8]),
-    ) -> Result<ExitStatus> {
+    pub fn run_step(&self, request: &StepRequest, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
         if request.argv.first().is_none_or(String::is_empty) {
             return Err(EngineError::Invalid("a step without a command".to_owned()));
         }
@@ -146,8 +142,7 @@ fn run_helper(helper: &HelperRequest, output: &mut dyn FnMut(LogStream, &[u8])) 
     let mut attached = Attached::new(client, Control::Socket(Arc::new(control)));
     attached.announce(AttachOptions { stdin: false, stdout: true, stderr: true, size: None })?;
     let label: String = helper.id.chars().take(12).collect();
-    let pid =
-        hidden::start(hidden::STEP, &label, [theirs.as_fd(), their_client.as_fd(), their_control.as_fd()])?;
+    let pid = hidden::start(hidden::STEP, &label, [theirs.as_fd(), their_client.as_fd(), their_control.as_fd()])?;
     drop((theirs, their_client, their_control));
     let _reaper = Reaper(pid);
     let gone = |e| EngineError::io("talk to", "the step's helper", e);

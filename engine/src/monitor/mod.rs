@@ -156,8 +156,7 @@ impl Monitor {
 
     /// Makes the container and executes its program.
     fn launch(&mut self) -> Result<Created> {
-        let (mut created, warnings) =
-            launch::create(&self.request, self.network.namespace(), &mut self.streams)?;
+        let (mut created, warnings) = launch::create(&self.request, self.network.namespace(), &mut self.streams)?;
         self.warnings.extend(warnings);
         self.state.status = Status::Running;
         self.state.boot_id = boot_id();

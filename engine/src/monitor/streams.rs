@@ -200,9 +200,8 @@ impl Streams {
                     }
                 }
                 FrameKind::Signal => {
-                    requests.extend(
-                        parse_signal(&payload).map(|(signal, by_user)| Request::Signal { signal, by_user }),
-                    );
+                    requests
+                        .extend(parse_signal(&payload).map(|(signal, by_user)| Request::Signal { signal, by_user }));
                 }
                 FrameKind::Stop => requests.extend(serde_json::from_slice(&payload).ok().map(Request::Stop)),
                 FrameKind::Pause => requests.push(Request::Pause { client: client.number, pause: true }),
@@ -306,8 +305,7 @@ impl Streams {
         self.stdin = None;
         let deadline = Instant::now() + limit;
         while !self.outputs.is_empty() && Instant::now() < deadline {
-            let mut fds: Vec<PollFd<'_>> =
-                self.outputs.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)).collect();
+            let mut fds: Vec<PollFd<'_>> = self.outputs.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)).collect();
             if wait(&mut fds, Some(deadline)).is_err() {
                 break;
             }
@@ -363,11 +361,6 @@ impl Streams {
         let mut fds = [PollFd::new(listener, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n > 0)
             && self.clients.len() < MAX_CLIENTS
-    }
-
-    /// How many clients are connected.
-    pub(crate) fn client_count(&self) -> usize {
-        self.clients.len()
     }
 }
 

@@ -3,7 +3,8 @@
 use super::privileges::device;
 use crate::{ContainerSpec, EngineError, Result, Ulimit};
 use oci_spec::runtime::{
-    Linux, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, PosixRlimit, PosixRlimitType,
+    Linux, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -132,9 +133,8 @@ const RLIMITS: [(&str, PosixRlimitType); 15] = [
 /// What the user asks for, and open files in any case: as many as docker gives, or as we may.
 pub(crate) fn rlimits(asked: &[Ulimit]) -> Result<Vec<PosixRlimit>> {
     let limit = |kind, soft, hard| {
-        let mut limit = PosixRlimit::default();
-        limit.set_typ(kind).set_soft(soft).set_hard(hard);
-        limit
+        let built = PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build();
+        built.map_err(|e| EngineError::Invalid(e.to_string()))
     };
     let mut limits = Vec::new();
     for wanted in asked {
@@ -148,12 +148,12 @@ pub(crate) fn rlimits(asked: &[Ulimit]) -> Result<Vec<PosixRlimit>> {
                 wanted.soft, wanted.hard
             )));
         }
-        limits.push(limit(*kind, wanted.soft, wanted.hard));
+        limits.push(limit(*kind, wanted.soft, wanted.hard)?);
     }
     if !asked.iter().any(|wanted| wanted.name == "nofile") {
         let own = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         let files = DEFAULT_NOFILE.min(own);
-        limits.push(limit(PosixRlimitType::RlimitNofile, files, files));
+        limits.push(limit(PosixRlimitType::RlimitNofile, files, files)?);
     }
     Ok(limits)
 }

@@ -301,7 +301,12 @@ mod tests {
         let spec = built(|config| {
             config.spec.shm_size_bytes = Some(1 << 20);
             config.mounts = vec![
-                MountPoint { kind: MountKind::Tmpfs, target: "/a/b".into(), options: vec!["exec".into()], ..Default::default() },
+                MountPoint {
+                    kind: MountKind::Tmpfs,
+                    target: "/a/b".into(),
+                    options: vec!["exec".into()],
+                    ..Default::default()
+                },
                 MountPoint {
                     kind: MountKind::Bind,
                     source: "/src".into(),

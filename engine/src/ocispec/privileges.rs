@@ -1,9 +1,7 @@
 //! Capabilities, the system call filter, masked paths: what `--privileged`, `--cap-add` and `--security-opt` change.
 
 use crate::{ContainerSpec, EngineError, Result};
-use oci_spec::runtime::{
-    Capability, Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxSeccomp, Process,
-};
+use oci_spec::runtime::{Capability, Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxSeccomp, Process};
 use std::collections::HashSet;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
