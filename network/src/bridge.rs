@@ -98,8 +98,11 @@ pub fn ensure(network: &BridgeNetwork) -> Result<Vec<String>> {
 }
 
 fn stands(route: &mut Socket, network: &BridgeNetwork) -> Result<bool, NetlinkError> {
-    let up = link::find(route, &network.bridge)?.is_some_and(|bridge| bridge.up);
-    Ok(up && filter::with(|filter| table::has_bridge(filter, &network.table, &network.bridge))?)
+    // The MAC address tells the gateway's (and comes last but for "up"): a bridge left behind by another set-up of this root,
+    // with another subnet, is not ready.
+    let mac = endpoint::mac_address(network.gateway);
+    let ready = link::find(route, &network.bridge)?.is_some_and(|bridge| bridge.up && bridge.mac == Some(mac));
+    Ok(ready && filter::with(|filter| table::has_bridge(filter, &network.table, &network.bridge))?)
 }
 
 fn forwarding_is_on() -> bool {
@@ -109,12 +112,13 @@ fn forwarding_is_on() -> bool {
 /// Creates the bridge, gives it its address, brings it up: each step finds that another process has done it, or does it.
 fn make_bridge(socket: &mut Socket, network: &BridgeNetwork) -> Result<()> {
     let name = &network.bridge;
+    let mac = endpoint::mac_address(network.gateway);
     let failed = |what: &str| format!("{what} bridge {name} (network {}, {})", network.name, network.subnet);
     let bridge = match link::find(socket, name).map_err(during(|| failed("look for")))? {
         Some(bridge) => bridge,
         None => {
             let mtu = uplink_mtu(socket).map_err(during(|| failed("find the MTU for")))?;
-            let create = link::new_bridge(name, endpoint::mac_address(network.gateway), mtu);
+            let create = link::new_bridge(name, mac, mtu);
             fine_if_exists(socket.request(&mut [create])).map_err(during(|| failed("create")))?;
             link::find(socket, name)
                 .and_then(|found| found.ok_or(NetlinkError::Refused { index: 0, errno: Errno::NODEV }))
@@ -125,7 +129,7 @@ fn make_bridge(socket: &mut Socket, network: &BridgeNetwork) -> Result<()> {
     let request = |socket: &mut Socket, message: Message| fine_if_exists(socket.request(&mut [message]));
     request(socket, link::new_address(bridge.index, network.gateway, network.subnet))
         .map_err(during(|| failed("give its address to")))?;
-    request(socket, link::set_index_up(bridge.index)).map_err(during(|| failed("bring up")))
+    request(socket, link::set_mac_and_up(bridge.index, mac)).map_err(during(|| failed("bring up")))
 }
 
 fn fine_if_exists(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {

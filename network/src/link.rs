@@ -60,6 +60,7 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) up: bool,
     pub(crate) mtu: u32,
+    pub(crate) mac: Option<[u8; 6]>,
 }
 
 /// A route of the host.
@@ -90,8 +91,10 @@ fn address_of(bytes: &[u8]) -> Option<Ipv4Addr> {
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
     let flags = u32_of(payload.get(8..)?)?;
-    let mtu = attribute(payload.get(LINK_HEADER..)?, IFLA_MTU).and_then(u32_of)?;
-    Some(Link { index: u32_of(payload.get(4..)?)?, up: flags & IFF_UP != 0, mtu })
+    let attributes = payload.get(LINK_HEADER..)?;
+    let mtu = attribute(attributes, IFLA_MTU).and_then(u32_of)?;
+    let mac = attribute(attributes, IFLA_ADDRESS).and_then(|mac| mac.try_into().ok());
+    Some(Link { index: u32_of(payload.get(4..)?)?, up: flags & IFF_UP != 0, mtu, mac })
 }
 
 /// The interface of a name, or None.
@@ -187,6 +190,13 @@ pub(crate) fn set_up_port(name: &str) -> Message {
 /// Brings the interface of an index up.
 pub(crate) fn set_index_up(index: u32) -> Message {
     Message::new(RTM_SETLINK, 0, &link_header(index, true))
+}
+
+/// Gives an interface its MAC address and brings it up.
+pub(crate) fn set_mac_and_up(index: u32, mac: [u8; 6]) -> Message {
+    let mut message = set_index_up(index);
+    message.put(IFLA_ADDRESS, &mac);
+    message
 }
 
 /// Deletes an interface.

@@ -119,6 +119,23 @@ fn what_was_flushed_by_hand_is_set_up_again() {
 }
 
 #[test]
+fn a_bridge_of_an_earlier_life_gets_the_new_address() {
+    in_world(|world| {
+        world.ensure();
+        let mut later = world.network.clone();
+        later.subnet = "172.18.0.0/16".parse().unwrap();
+        later.gateway = Ipv4Addr::new(172, 18, 0, 1);
+        ensure(&later).unwrap();
+        let shown = run("ip addr show ctr0");
+        assert!(shown.contains("172.18.0.1/16") && shown.contains("02:42:ac:12:00:01"), "{shown}");
+        let namespace = network::new_namespace().unwrap();
+        let endpoint = network::Endpoint { container: "x".into(), address: Ipv4Addr::new(172, 18, 0, 2) };
+        network::connect(std::os::fd::AsFd::as_fd(&namespace), &later, &endpoint).unwrap();
+        assert!(within(&namespace, || within_tcp_refused(world::OUTSIDE)));
+    });
+}
+
+#[test]
 fn several_roots_share_a_host() {
     in_world(|world| {
         world.ensure();
