@@ -525,3 +525,63 @@ fn sweeping_takes_what_is_dead_and_leaves_what_lives() {
     drop(scratch);
     assert!(!path.exists());
 }
+
+/// Puts an image of these layers; returns its layers' folders.
+fn chain(f: &Fixture, tars: &[Vec<u8>]) -> Result<Vec<PathBuf>, StoreError> {
+    let mut config = oci::ImageConfig::default();
+    for tar in tars {
+        ingest(&f.store, tar)?;
+        config.rootfs.diff_ids.push(Digest::sha256(tar));
+    }
+    let id = f.store.put_built_image(&config, &[])?;
+    f.store.image_layers(&f.store.image(id.as_str())?)
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn a_folder_without_a_header_is_as_the_layers_below_have_it() {
+    let f = open();
+    let base = Tar::default().dir("usr/").dir("usr/lib/").symlink("lib", "usr/lib").dir("plain/").end();
+    let secret = Tar::default().pax(&[("uid", "7")]).dir("secret/").file("secret/a", "a").end();
+    let upper =
+        Tar::default().file("lib/x/new", "n").file("secret/b", "b").file("plain/c", "c").link("hard", "secret/a").end();
+    let alone = Tar::default().file("plain/d", "d").end();
+    let layers = chain(&f, &[base.clone(), secret.clone(), upper.clone(), alone]).unwrap();
+    // The link below is followed, not masked.
+    assert!(!layers[2].join("lib").exists() && layers[2].join("usr/lib/x/new").exists());
+    assert_eq!(std::fs::metadata(layers[2].join("secret")).unwrap().uid(), 7);
+    assert_eq!(std::fs::read(layers[2].join("hard")).unwrap(), b"a");
+    assert_eq!(std::fs::metadata(layers[2].join("hard")).unwrap().nlink(), 2);
+    // Where the folder below is an ordinary one, the layer is used as it is.
+    assert_eq!(layers[3].parent().unwrap().file_name().unwrap().len(), 64);
+    assert_eq!(mode(&layers[3].join("plain")), 0o755);
+    // In another chain the same layer is another.
+    let other = chain(&f, &[Tar::default().file("secret/a", "else").dir("lib/").end(), upper.clone()]).unwrap();
+    assert!(other[1].join("lib/x/new").exists());
+    assert_eq!(std::fs::read(other[1].join("hard")).unwrap(), b"else");
+    // And the tar of the layer is what came.
+    let error = chain(&f, &[upper]).map(|layers| layers[0].join("hard").exists());
+    assert!(!error.unwrap());
+}
+
+#[test]
+fn a_whiteout_or_an_opaque_folder_below_ends_the_search() {
+    let f = open();
+    let base = Tar::default()
+        .pax(&[("uid", "7")])
+        .dir("d/")
+        .pax(&[("uid", "7")])
+        .dir("e/")
+        .pax(&[("uid", "7")])
+        .dir("e/sub/")
+        .end();
+    let hides = Tar::default().file(".wh.d", "").dir("e/").file("e/.wh..wh..opq", "").end();
+    let upper = Tar::default().file("d/x", "").file("e/sub/x", "").end();
+    let layers = chain(&f, &[base, hides, upper]).unwrap();
+    for folder in ["d", "e", "e/sub"] {
+        assert_eq!(std::fs::metadata(layers[2].join(folder)).unwrap().uid(), 0, "{folder}");
+    }
+}

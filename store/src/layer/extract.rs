@@ -117,7 +117,7 @@ fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
     Ok(names)
 }
 
-fn os(name: &[u8]) -> &OsStr {
+pub(crate) fn os(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
 
@@ -530,7 +530,7 @@ pub(crate) fn is_kept(key: &[u8]) -> bool {
     named || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
 }
 
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, name].join(&b'/') }
 }
 
