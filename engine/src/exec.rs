@@ -83,6 +83,8 @@ enum HelperReport {
 
 /// How long output may still come after the process's end, from children that it left behind.
 const DRAIN_LIMIT: Duration = Duration::from_millis(100);
+/// A process that has run for so long is not one of those that are gone at once: memory counts now.
+const SETTLED: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Runs a process in a running container. Without `attach` it is detached: its output goes nowhere.
@@ -191,12 +193,16 @@ pub(crate) fn run(inherited: Inherited) -> Result<()> {
 
 /// Moves what flows until the process ends; its exit code.
 pub(crate) fn carry(process: &OwnedFd, streams: &mut Streams) -> Result<u8> {
-    linux::memory::shed();
+    let mut shed_at = Some(Instant::now() + SETTLED);
     loop {
-        let turned = streams.turn(&[process.as_fd()], None);
+        let turned = streams.turn(&[process.as_fd()], shed_at);
         let (ready, requests) = turned.map_err(|e| EngineError::io("poll", "the process's streams", e))?;
         if ready.first() == Some(&true) {
             return Ok(linux::process::reap(process.as_fd())?);
+        }
+        if shed_at.is_some_and(|at| at <= Instant::now()) {
+            shed_at = None;
+            linux::memory::shed();
         }
         for request in requests {
             if let Request::Signal { signal, .. } = request {

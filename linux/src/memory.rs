@@ -16,8 +16,14 @@ struct Mapping {
     anonymous_kib: u64,
 }
 
+/// Pieces of this size are mapped by a page fault at most.
+const PIECE: usize = 16 << 10;
+
 /// Drops what can be had again: free heap goes back to the kernel, pages of code and constants are read anew from the
 /// page cache when next needed. Best effort: where /proc can't be read, nothing happens.
+///
+/// A kernel with large folios (6.18) maps a whole one, up to 2 MB, when one of its pages is touched, but never beyond the
+/// area that was mapped. So the areas are made small: advice that differs between neighbours cuts them.
 pub fn shed() {
     let constants = constant_mappings();
     // SAFETY: malloc_trim only releases free memory of the allocator.
@@ -26,6 +32,13 @@ pub fn shed() {
         let start = ptr::with_exposed_provenance_mut::<c_void>(mapping.start);
         // SAFETY: a private, never written (Anonymous: 0) mapping of a file, not writable: its pages come back from the file
         // with the same content at the next touch.
+        unsafe { libc::madvise(start, mapping.length, libc::MADV_DONTNEED) };
+        for offset in (0..mapping.length).step_by(2 * PIECE) {
+            let piece = start.wrapping_byte_add(offset);
+            // SAFETY: within the mapping; the advice concerns read-ahead only.
+            unsafe { libc::madvise(piece, PIECE.min(mapping.length - offset), libc::MADV_RANDOM) };
+        }
+        // SAFETY: as above; what the calls themselves have mapped goes again.
         unsafe { libc::madvise(start, mapping.length, libc::MADV_DONTNEED) };
     }
 }

@@ -33,6 +33,8 @@ use streams::{Request, Streams};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
+/// A container that has run for so long is not one of those that are gone at once: memory counts now.
+const SETTLED: Duration = Duration::from_millis(500);
 /// How long output may still come after the program's end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
@@ -59,6 +61,8 @@ struct Monitor {
     state: State,
     /// When to SIGKILL a program that was asked to stop.
     kill_at: Option<Instant>,
+    /// When to give back what the start needed.
+    shed_at: Option<Instant>,
     warnings: Vec<String>,
 }
 
@@ -85,6 +89,7 @@ impl Monitor {
             signals,
             state,
             kill_at: None,
+            shed_at: None,
             warnings: Vec::new(),
         })
     }
@@ -112,8 +117,8 @@ impl Monitor {
         self.report_started(&created);
         let mut restarts = Restarts::new(self.request.config.spec.restart);
         loop {
-            linux::memory::shed();
             let started = Instant::now();
+            self.shed_at = Some(started + SETTLED);
             let code = self.watch(&mut created)?;
             let mut status = self.ended(&created, code);
             drop(created);
@@ -192,7 +197,8 @@ impl Monitor {
         loop {
             let mut others = vec![created.pidfd.as_fd(), self.signals.as_fd()];
             others.extend(self.network.descriptors());
-            let turned = self.streams.turn(&others, self.kill_at);
+            let deadline = self.kill_at.into_iter().chain(self.shed_at).min();
+            let turned = self.streams.turn(&others, deadline);
             let (ready, requests) = turned.map_err(|e| EngineError::io("poll", "the container's streams", e))?;
             if ready.first() == Some(&true) {
                 return Ok(created.wait()?);
@@ -206,6 +212,10 @@ impl Monitor {
             }
             for request in requests {
                 self.serve(created, request);
+            }
+            if self.shed_at.is_some_and(|at| at <= Instant::now()) {
+                self.shed_at = None;
+                linux::memory::shed();
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
                 self.kill_at = None;
