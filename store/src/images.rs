@@ -10,7 +10,6 @@ use crate::{Image, ImageSummary, Result, Store, StoreError};
 use jiff::Timestamp;
 use oci::{Descriptor, Digest, Document, ImageConfig, MAX_CONFIG_BYTES, Manifest, MediaType, Reference};
 use rusqlite::Transaction;
-use std::fs;
 use std::io::Read;
 
 /// An image's row.
@@ -295,12 +294,6 @@ impl Store {
             sum = sum.saturating_add(u64::try_from(size.unwrap_or(0)).unwrap_or(0));
         }
         Ok(sum)
-    }
-
-    /// Forgets the image's manifest file and row copy; see `remove.rs` for the rest.
-    pub(crate) fn remove_image_file(&self, id: &Digest) {
-        // Its absence is all that is wanted; a left-over is seen as stale when a database is rebuilt.
-        let _ = fs::remove_file(self.layout.image_file(id));
     }
 }
 

@@ -34,7 +34,6 @@ impl Store {
             self.remove_row(tx, &row, name, force, &running)
         })?;
         if let Some(row) = gone {
-            self.remove_image_file(&row.id);
             removed.push(Removed::Deleted(row.id.clone()));
             let collected = self.collect_garbage()?;
             removed.extend(
@@ -92,6 +91,7 @@ impl Store {
             self.untag(tx, image, name, &mut removed)?;
         }
         change(tx, "DELETE FROM image WHERE id = ?", [image.id.as_str()]).map_err(self.db.error("remove an image"))?;
+        crate::layout::remove_tree(&self.layout.image_file(&image.id))?;
         Ok((removed, Some(image.clone())))
     }
 

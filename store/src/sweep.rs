@@ -1,5 +1,6 @@
 //! Clearing up after the dead: `trash/` and what nobody holds a lock on in `ingest/`.
 
+use crate::db::row;
 use crate::layout::remove_tree;
 use crate::lock::{Lock, Wait};
 use crate::{Result, Scratch, Store, StoreError};
@@ -24,6 +25,45 @@ impl Store {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             let _ = self.sweep_ingest(name, &entry.path());
+        }
+        self.sweep_orphans("containers", "SELECT 1 FROM container WHERE id = ?", |path| {
+            // One that got as far as having a state had a row: its database was lost, and it can be put back.
+            !path.join("state.json").exists()
+        })?;
+        self.sweep_orphans("volumes", "SELECT 1 FROM volume WHERE name = ?", |path| {
+            fs::read_dir(path.join("_data")).is_ok_and(|mut content| content.next().is_none())
+        })
+    }
+
+    /// Folders whose maker died between the rename and the commit: no row names them, and nothing is in them.
+    fn sweep_orphans(&self, folder: &str, sql: &str, is_fresh: impl Fn(&Path) -> bool) -> Result<()> {
+        let error = self.db.error("look for orphans");
+        let entries = list(&self.layout.root.join(folder))?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let has_row = |tx: &rusqlite::Transaction<'_>, entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { return Ok(true) };
+            row(tx, sql, [name], |_| Ok(())).map(|found| found.is_some()).map_err(error)
+        };
+        let mut orphans = Vec::new();
+        self.db.read("look for orphans", |tx| {
+            for entry in entries {
+                if !has_row(tx, &entry)? {
+                    orphans.push(entry);
+                }
+            }
+            Ok(())
+        })?;
+        for orphan in orphans {
+            // Makers rename within their transaction: under the write lock there is no half of one.
+            self.db.write("look for orphans", |tx| {
+                if !has_row(tx, &orphan)? && is_fresh(&orphan.path()) {
+                    self.bury(&orphan.path())?;
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }

@@ -37,10 +37,14 @@ impl Store {
     /// Whether the layer is there; if so it is kept from collection as long as this `Store` lives.
     pub fn has_layer(&self, diff_id: &Digest) -> bool {
         let name = Layout::layer_name(diff_id);
-        // Whoever holds the lock is making it or taking it away: then it can't be counted on.
-        match lock_name(&self.layout, &name, Wait::Try) {
-            Ok(Some(lock)) => self.lease_if_there(&lock, &name).unwrap_or(false),
-            _ => false,
+        // Not waited for while another still makes it.
+        self.is_whole(&name).unwrap_or(false) && self.lease_layer(&name).unwrap_or(false)
+    }
+
+    fn lease_layer(&self, name: &str) -> Result<bool> {
+        match lock_name(&self.layout, name, Wait::Block)? {
+            Some(lock) => self.lease_if_there(&lock, name),
+            None => Ok(false),
         }
     }
 
@@ -203,8 +207,12 @@ impl Store {
 
     /// Whether the blob is there; if so it is kept from collection as long as this `Store` lives.
     pub fn has_blob(&self, digest: &Digest) -> bool {
-        let Ok(Some(_lock)) = lock_name(&self.layout, digest.as_str(), Wait::Try) else { return false };
-        self.layout.blob(digest).exists() && self.lease.add(&self.layout, digest.as_str()).is_ok()
+        let path = self.layout.blob(digest);
+        if !path.exists() {
+            return false;
+        }
+        let Ok(Some(_lock)) = lock_name(&self.layout, digest.as_str(), Wait::Block) else { return false };
+        path.exists() && self.lease.add(&self.layout, digest.as_str()).is_ok()
     }
 
     /// Streams content into a new blob; what its digest is shows at the end.
