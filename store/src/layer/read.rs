@@ -386,7 +386,7 @@ fn push_parts(bytes: &[u8], map: &mut Vec<(u64, u64)>) -> io::Result<()> {
 }
 
 fn pairs(numbers: &[u64]) -> io::Result<Vec<(u64, u64)>> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(bad("a sparse map of odd length"));
     }
     Ok(numbers.chunks_exact(2).map(|p| (p[0], p[1])).collect())
