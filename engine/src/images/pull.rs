@@ -38,6 +38,11 @@ impl Engine {
         pulled
     }
 
+    /// The tags a repository has at its registry: what `pull --all-tags` goes through.
+    pub fn remote_tags(&self, repository: &Reference, tls_verify: bool) -> Result<Vec<String>> {
+        self.registry(tls_verify).tags(repository).map_err(|error| denied(repository, error))
+    }
+
     fn pull_from(&self, registry: &Registry, request: &PullRequest, progress: Progress<'_>) -> Result<Pulled> {
         let reference = &request.reference;
         let named = registry.manifest(reference).map_err(|error| denied(reference, error))?;
