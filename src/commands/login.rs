@@ -21,8 +21,8 @@ pub(crate) struct Args {
     #[arg(long)]
     password_stdin: bool,
     /// Accept only a registry that proves who it is
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true",
-          default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value = "true", default_missing_value = "true")]
     tls_verify: bool,
     /// User name
     #[arg(short, long, value_name = "NAME")]

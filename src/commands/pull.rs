@@ -19,8 +19,8 @@ pub(crate) struct Args {
     #[arg(short, long)]
     quiet: bool,
     /// Accept only a registry that proves who it is
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true",
-          default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value = "true", default_missing_value = "true")]
     tls_verify: bool,
     /// The image
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
