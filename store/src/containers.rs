@@ -41,6 +41,7 @@ impl Store {
             volumes: new.volumes.to_vec(),
         };
         self.db.write("create a container", |tx| {
+            self.forget_vanished(tx)?;
             made.layers = self.layers_for(tx, new.image)?;
             made.name = match name {
                 Some(name) => self.claim_name(tx, name)?,
@@ -114,6 +115,21 @@ impl Store {
             "DELETE FROM volume_use WHERE container = ?",
         ] {
             change(tx, sql, [id]).map_err(self.db.error("forget a container"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the rows of what monitors have moved away after `--rm`, so that they don't pile up.
+    fn forget_vanished(&self, tx: &Transaction<'_>) -> Result<()> {
+        let error = self.db.error("forget what is gone");
+        let ids: Vec<String> = rows(tx, "SELECT id FROM container", (), |r| r.get(0)).map_err(error)?;
+        for id in ids.iter().filter(|id| !self.layout.container(id).exists()) {
+            self.forget_container(tx, id)?;
+        }
+        let sql = "SELECT name FROM volume WHERE anonymous";
+        let volumes: Vec<String> = rows(tx, sql, (), |r| r.get(0)).map_err(error)?;
+        for name in volumes.iter().filter(|name| !self.layout.volume(name).exists()) {
+            change(tx, "DELETE FROM volume WHERE name = ?", [name]).map_err(error)?;
         }
         Ok(())
     }
@@ -193,6 +209,7 @@ impl Store {
         if let Some(grave) = grave {
             // The container is gone; what cannot be unlinked now the next sweep tries again.
             let _ = crate::layout::remove_tree(&grave);
+            let _ = self.sweep();
         }
         Ok(())
     }

@@ -272,6 +272,8 @@ impl Store {
             }
             self.write_image_file(tx, &id)
         })?;
+        // What killed pulls and builds left; a failure here is the next sweep's matter.
+        let _ = self.sweep();
         Ok(id)
     }
 

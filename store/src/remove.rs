@@ -149,6 +149,7 @@ impl Store {
             // What cannot be unlinked now the next sweep tries again.
             let _ = remove_tree(&grave);
         }
+        let _ = self.sweep();
         Ok(collected)
     }
 

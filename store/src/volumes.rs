@@ -53,14 +53,17 @@ impl Store {
                 fs::rename(&draft, &target).map_err(StoreError::io("create", &target))?;
             }
             let row = (&volume.name, nanoseconds(volume.created), volume.anonymous, &detail);
-            change(tx, "INSERT INTO volume VALUES (?,?,?,?)", row).map_err(self.db.error("create a volume"))?;
+            change(tx, "INSERT OR REPLACE INTO volume VALUES (?,?,?,?)", row)
+                .map_err(self.db.error("create a volume"))?;
             Ok(volume.clone())
         })
     }
 
     fn volume_in(&self, tx: &rusqlite::Transaction<'_>, name: &str) -> Result<Option<Volume>> {
         let sql = "SELECT name, created, anonymous, detail FROM volume WHERE name = ?";
-        row(tx, sql, [name], read_row).map_err(self.db.error("look up a volume"))
+        let found = row(tx, sql, [name], read_row).map_err(self.db.error("look up a volume"))?;
+        // A monitor that cleans up after `--rm` moves folders away; the rows are for the commands to forget.
+        Ok(found.filter(|volume| self.layout.volume(&volume.name).exists()))
     }
 
     /// The volume of that name.
@@ -72,8 +75,10 @@ impl Store {
     /// All volumes, by name.
     pub fn volumes(&self) -> Result<Vec<Volume>> {
         self.db.read("list the volumes", |tx| {
-            rows(tx, "SELECT name, created, anonymous, detail FROM volume ORDER BY name", (), read_row)
-                .map_err(self.db.error("list the volumes"))
+            let sql = "SELECT name, created, anonymous, detail FROM volume ORDER BY name";
+            let mut found = rows(tx, sql, (), read_row).map_err(self.db.error("list the volumes"))?;
+            found.retain(|volume| self.layout.volume(&volume.name).exists());
+            Ok(found)
         })
     }
 

@@ -160,7 +160,10 @@ fn a_volume_in_use_stays() {
     assert_eq!(store.remove_volume("data").unwrap_err().to_string(), "no such volume: data");
     let anonymous = store.create_volume(None, &BTreeMap::new(), &BTreeMap::new()).unwrap();
     assert!(anonymous.anonymous && anonymous.name.len() == 64);
-    assert_eq!(store.volumes().unwrap(), [anonymous]);
+    assert_eq!(store.volumes().unwrap(), std::slice::from_ref(&anonymous));
+    // As a monitor does for --rm.
+    std::fs::rename(store.root().join("volumes").join(&anonymous.name), store.root().join("trash/x")).unwrap();
+    assert!(store.volumes().unwrap().is_empty() && store.volume(&anonymous.name).is_err());
 }
 
 #[test]

@@ -177,6 +177,16 @@ pub(crate) fn remove_run_dir(run_dir: &Path) {
     let _gone = std::fs::remove_dir_all(run_dir);
 }
 
+/// Removes what this process moved to the trash; what cannot be removed a later command's sweep tries again.
+pub(crate) fn unlink_discarded(trash: &Path) {
+    let ours = format!(".{}", std::process::id());
+    for entry in std::fs::read_dir(trash).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().ends_with(ours.as_bytes()) {
+            let _swept_later = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Moves a folder to the trash, which a later command empties.
 pub(crate) fn discard(folder: &Path, trash: &Path) {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();

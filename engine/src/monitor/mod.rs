@@ -365,6 +365,8 @@ impl Monitor {
         self.close();
         self.streams.finish(status);
         self.network.leave();
+        // Nobody waits any more: what was only renamed is unlinked now.
+        launch::unlink_discarded(&self.request.trash);
         Ok(())
     }
 
