@@ -30,6 +30,8 @@ impl Engine {
     /// Fetches an image: its layers side by side, largest first, each unpacked while it arrives. What is here is
     /// not fetched again.
     pub fn pull(&self, request: &PullRequest, progress: Progress<'_>) -> Result<Pulled> {
+        // What a killed pull left behind may be large; whatever cannot be removed now can wait.
+        let _ = self.store().sweep();
         let registry = self.registry(request.tls_verify);
         let pulled = self.pull_from(&registry, request, progress);
         for warning in registry.take_warnings() {
