@@ -333,7 +333,7 @@ fn a_pull_cut_or_killed_in_the_middle_leaves_nothing_and_goes_on_later() {
 
     let cut = Narrow::start(&registry, 300_000, true);
     let message = there.ctr(["pull", &format!("{}/app:1", cut.address)]).fails(1).says_it_plainly();
-    message.says("fetch blob");
+    message.says("cannot fetch blob");
     assert_eq!(there.ctr("images -aq").ok().text(), "");
 
     let narrow = Narrow::start(&registry, 300_000, false);

@@ -110,7 +110,11 @@ impl RegistryError {
 
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.host, self.what, self.cause)
+        // Most references name their registry already.
+        if !self.what.contains(&*self.host) {
+            write!(f, "{}: ", self.host)?;
+        }
+        write!(f, "cannot {}: {}", self.what, self.cause)
     }
 }
 
