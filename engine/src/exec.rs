@@ -70,7 +70,7 @@ struct HelperRequest {
     config: ContainerConfig,
     init: ProcessId,
     cgroup: String,
-    monitor_cgroup: String,
+    cgroup_parent: String,
     record: PathBuf,
     attached: bool,
 }
@@ -107,7 +107,7 @@ impl Engine {
             config: ContainerConfig::load(&self.store().container_dir(&row.id))?,
             init,
             cgroup: self.cgroup_path(&row.id),
-            monitor_cgroup: format!("{}/monitors", self.cgroup_parent()),
+            cgroup_parent: self.cgroup_parent(),
             record: self.record_path(&row.id, &id),
             attached: attach.is_some(),
             id,
@@ -159,7 +159,7 @@ pub(crate) fn run(inherited: Inherited) -> Result<()> {
     let request: Option<HelperRequest> =
         protocol::receive_message(channel.as_fd()).map_err(|e| EngineError::io("read", "the exec request", e))?;
     let Some(request) = request else { return Ok(()) };
-    launch::leave_caller(&request.monitor_cgroup);
+    launch::leave_caller(&request.cgroup_parent);
     let mut streams = Streams::new(None, None, true);
     if request.attached {
         streams.add_client(client, true);

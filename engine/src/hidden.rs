@@ -5,10 +5,11 @@
 
 use crate::{EngineError, Result, exec, monitor, step};
 use linux::spawn::{Spawn, close_from, spawn, take_inherited};
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions, waitpid};
 use std::ffi::{CStr, OsString};
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 
 /// The monitor of a container: 4 is the container's lock, 5 the first client.
 pub(crate) const MONITOR: &CStr = c"__monitor";
@@ -46,7 +47,8 @@ fn inherit() -> Result<Inherited> {
 }
 
 /// Starts a hidden mode of this program. `label` shows in process lists.
-pub(crate) fn start(mode: &CStr, label: &str, descriptors: [BorrowedFd<'_>; 3]) -> Result<Pid> {
+pub(crate) fn start(mode: &CStr, label: &str, descriptors: [BorrowedFd<'_>; 3]) -> Result<()> {
+    reap();
     let program = linux::selfexe::read_only_self()?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(|e| EngineError::io("open", "/dev/null", e))?;
@@ -54,5 +56,18 @@ pub(crate) fn start(mode: &CStr, label: &str, descriptors: [BorrowedFd<'_>; 3]) 
     let [channel, second, third] = descriptors;
     let args = [c"ctr", mode, &label];
     let fds = [null.as_fd(), null.as_fd(), null.as_fd(), channel, second, third];
-    Ok(spawn(&Spawn { program: program.as_fd(), args: &args, env: &[], fds: &fds, new_session: true })?)
+    let pid = spawn(&Spawn { program: program.as_fd(), args: &args, env: &[], fds: &fds, new_session: true })?;
+    if let Ok(mut children) = CHILDREN.lock() {
+        children.push(pid);
+    }
+    Ok(())
+}
+
+/// Monitors and helpers this process has started: nobody waits for them, but a caller that lives long must not collect zombies.
+static CHILDREN: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn reap() {
+    if let Ok(mut children) = CHILDREN.lock() {
+        children.retain(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
+    }
 }

@@ -1,5 +1,6 @@
 //! The engine's default network, and names of what is global on a machine: several data roots live side by side.
 
+use crate::monitor::presence::LastOut;
 use crate::{Engine, EngineError, Result};
 use network::BridgeNetwork;
 use std::path::{Path, PathBuf};
@@ -28,9 +29,17 @@ impl Engine {
         self.config().state.join("containers").join(id)
     }
 
-    /// Held (shared) by whoever uses the default network; the last user of a root that is not the default one removes it.
-    pub(crate) fn network_lock(&self) -> PathBuf {
-        self.config().state.join("network.lock")
+    /// What a monitor of a root that is not the default one removes, if it is the last.
+    pub(crate) fn last_out(&self) -> Option<LastOut> {
+        if self.tag.is_empty() {
+            return None;
+        }
+        let network = self.store().network(DEFAULT_NETWORK).ok();
+        Some(LastOut {
+            lock: self.config().state.join("users.lock"),
+            network: network.and_then(|row| serde_json::from_value(row.config).ok()),
+            cgroup_parent: self.cgroup_parent(),
+        })
     }
 
     /// The default network, chosen at its first use.

@@ -89,7 +89,8 @@ impl Engine {
                 || self.cgroup_path(&row.id),
                 |parent| format!("/{}/{}", parent.trim_matches('/'), row.id),
             ),
-            monitor_cgroup: format!("{}/monitors", self.cgroup_parent()),
+            cgroup_parent: self.cgroup_parent(),
+            last_out: self.last_out(),
             network,
             joined,
             files,
@@ -106,7 +107,7 @@ impl Engine {
             _ => None,
         };
         let address = self.store().allocate_address(DEFAULT_NETWORK, subnet, network.gateway, id, wanted)?;
-        Ok(NetworkRequest { network, address, lock: self.network_lock(), remove_last: !self.tag().is_empty() })
+        Ok(NetworkRequest { network, address })
     }
 
     /// The init of a container that another one joins.

@@ -4,8 +4,10 @@
 use crate::attach::{Control, socket_pair};
 use crate::config::{ContainerConfig, MountPoint};
 use crate::hidden::{self, Inherited};
+use crate::monitor::cgroups::groups_below;
 use crate::monitor::launch;
 use crate::monitor::network::Network;
+use crate::monitor::presence::{LastOut, Presence};
 use crate::monitor::request::NetworkRequest;
 use crate::monitor::streams::{Program, Streams};
 use crate::monitor::{files, root};
@@ -69,7 +71,8 @@ struct HelperRequest {
     step: StepRequest,
     network: Option<NetworkRequest>,
     cgroup: String,
-    monitor_cgroup: String,
+    cgroup_parent: String,
+    last_out: Option<LastOut>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,14 +100,14 @@ impl Engine {
                 let subnet = (network.subnet.network(), network.subnet.prefix_len());
                 // Addresses rotate: this one is not given out again for a long time, though no container holds it.
                 let address = self.store().allocate_address(DEFAULT_NETWORK, subnet, network.gateway, &id, None)?;
-                let remove_last = !self.tag().is_empty();
-                Some(NetworkRequest { network, address, lock: self.network_lock(), remove_last })
+                Some(NetworkRequest { network, address })
             }
             _ => None,
         };
         let helper = HelperRequest {
             cgroup: self.step_cgroup(&id),
-            monitor_cgroup: format!("{}/monitors", self.cgroup_parent()),
+            cgroup_parent: self.cgroup_parent(),
+            last_out: self.last_out(),
             id,
             step: request.clone(),
             network,
@@ -125,7 +128,7 @@ impl Engine {
 
     /// Removes the control groups of steps whose callers were killed.
     pub(crate) fn sweep_steps(&self) {
-        for (name, pid) in launch::groups_below(&self.cgroup_parent(), "step-") {
+        for (name, pid) in groups_below(&self.cgroup_parent(), "step-") {
             if crate::ProcessId::of(pid).is_none() {
                 let cgroup = runtime::Cgroup::open(&format!("{}/{name}", self.cgroup_parent()));
                 // One that another command removes this moment is gone as well.
@@ -142,9 +145,8 @@ fn run_helper(helper: &HelperRequest, output: &mut dyn FnMut(LogStream, &[u8])) 
     let mut attached = Attached::new(client, Control::Socket(Arc::new(control)));
     attached.announce(AttachOptions { stdin: false, stdout: true, stderr: true, size: None })?;
     let label: String = helper.id.chars().take(12).collect();
-    let pid = hidden::start(hidden::STEP, &label, [theirs.as_fd(), their_client.as_fd(), their_control.as_fd()])?;
+    hidden::start(hidden::STEP, &label, [theirs.as_fd(), their_client.as_fd(), their_control.as_fd()])?;
     drop((theirs, their_client, their_control));
-    let _reaper = Reaper(pid);
     let gone = |e| EngineError::io("talk to", "the step's helper", e);
     protocol::send_message(ours.as_fd(), helper).map_err(gone)?;
     match protocol::receive_message(ours.as_fd()).map_err(gone)? {
@@ -162,15 +164,6 @@ fn run_helper(helper: &HelperRequest, output: &mut dyn FnMut(LogStream, &[u8])) 
     }
 }
 
-/// Waits for a helper's end when it goes out of scope: no zombie stays with a caller that lives on.
-struct Reaper(rustix::process::Pid);
-
-impl Drop for Reaper {
-    fn drop(&mut self) {
-        let _reaped = rustix::process::waitpid(Some(self.0), rustix::process::WaitOptions::empty());
-    }
-}
-
 /// Entry of the hidden mode.
 pub(crate) fn run(inherited: Inherited) -> Result<()> {
     let Inherited { channel, second: client, third: control } = inherited;
@@ -179,11 +172,12 @@ pub(crate) fn run(inherited: Inherited) -> Result<()> {
     let request: Option<HelperRequest> =
         protocol::receive_message(channel.as_fd()).map_err(|e| EngineError::io("read", "the step request", e))?;
     let Some(request) = request else { return Ok(()) };
-    launch::leave_caller(&request.monitor_cgroup);
+    launch::leave_caller(&request.cgroup_parent);
     let mut streams = Streams::new(None, None, true);
     streams.add_client(client, true);
     streams.add_client(control, true);
-    let mut step = Step { request: &request, network: Network::default(), stubs: Stubs::default() };
+    let presence = Presence::enter(request.last_out.as_ref())?;
+    let mut step = Step { request: &request, presence, network: Network::default(), stubs: Stubs::default() };
     let created = step.launch(&mut streams);
     let (mut created, report) = match created {
         Ok(created) => (Some(created), HelperReport::Started),
@@ -204,15 +198,15 @@ pub(crate) fn run(inherited: Inherited) -> Result<()> {
     if created.is_none() {
         let _gone = protocol::send_message(channel.as_fd(), &report);
     }
-    let network = std::mem::take(&mut step.network);
     streams.finish(&status);
-    drop((streams, channel));
-    network.leave();
+    drop((streams, channel, step.network));
+    step.presence.leave();
     Ok(())
 }
 
 struct Step<'a> {
     request: &'a HelperRequest,
+    presence: Presence,
     network: Network,
     stubs: Stubs,
 }
@@ -233,7 +227,11 @@ impl Step<'_> {
             gateway: self.request.network.as_ref().map(|n| n.network.gateway),
         };
         if files::write(&folder, &config, addresses)? && self.request.network.is_some() {
-            self.network.start_forwarder(|| drop(std::mem::take(streams)))?;
+            let Step { network, presence, .. } = self;
+            network.start_forwarder(|| {
+                presence.let_go();
+                drop(std::mem::take(streams));
+            })?;
         }
         let parent = step.upper.parent().unwrap_or(std::path::Path::new("/"));
         let mounted = root::mount(&step.layers, &step.upper, parent)?;

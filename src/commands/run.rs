@@ -69,7 +69,10 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
 
 /// A container that could not be started stays, as docker's does, unless it was to be removed anyway.
 fn undo(context: &Context, args: &Args, id: &str, error: engine::EngineError) -> CliError {
-    if args.options.rm && let Ok(engine) = context.engine() {
+    // A container whose program was never tried (a taken port, a missing source) is half made; one whose program is at
+    // fault stays to be looked at, as docker has it.
+    let half_made = error.exit_code() == 125;
+    if (args.options.rm || half_made) && let Ok(engine) = context.engine() {
         // It may be gone already.
         let _ = engine.remove(id, true, true);
     }

@@ -22,57 +22,10 @@ pub(crate) const SOCKET: &str = "attach.sock";
 pub(crate) const UPPER: &str = "upper";
 
 /// A monitor belongs to nobody's terminal, folder or limits.
-pub(crate) fn leave_caller(cgroup: &str) {
+pub(crate) fn leave_caller(cgroup_parent: &str) {
     let _root = rustix::process::chdir("/");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    join_cgroup(cgroup);
-}
-
-/// Moves this process out of its caller's control groups, where there are any; writing `0` from within is cheap, writing
-/// a pid from outside is not.
-fn join_cgroup(cgroup: &str) {
-    let Ok(memberships) = std::fs::read_to_string("/proc/self/cgroup") else { return };
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
-    for line in memberships.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        let Some(mount) = hierarchy(&mounts, controllers).filter(|_| path != "/") else { continue };
-        let folder = mount.join(cgroup.trim_start_matches('/'));
-        let file = if controllers.is_empty() { "cgroup.procs" } else { "tasks" };
-        // A hierarchy that can't be used (a cpuset without CPUs, no rights) is stayed in.
-        let _stay = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(file), "0"));
-    }
-}
-
-/// Control groups below a parent whose names are `prefix` and a pid, with the pid.
-pub(crate) fn groups_below(parent: &str, prefix: &str) -> Vec<(String, i32)> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted = ["memory", "pids", ""].iter().find_map(|controller| hierarchy(&mounts, controller));
-    let Some(Ok(entries)) = mounted.map(|mount| std::fs::read_dir(mount.join(parent.trim_start_matches('/')))) else {
-        return Vec::new();
-    };
-    let group = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().into_string().ok()?;
-        let pid = name.strip_prefix(prefix)?.split('-').next()?.parse().ok()?;
-        Some((name, pid))
-    };
-    entries.flatten().filter_map(group).collect()
-}
-
-/// Where the hierarchy of these controllers (none: v2) is mounted.
-fn hierarchy(mountinfo: &str, controllers: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let point = left.split_ascii_whitespace().nth(4)?;
-        let mut right = right.split_ascii_whitespace();
-        let (kind, options) = (right.next()?, right.nth(1)?);
-        let matches = match kind {
-            "cgroup2" => controllers.is_empty(),
-            "cgroup" => controllers.split(',').all(|c| !c.is_empty() && options.split(',').any(|o| o == c)),
-            _ => false,
-        };
-        matches.then(|| point.into())
-    })
+    super::cgroups::leave_caller(cgroup_parent);
 }
 
 /// The socket that clients connect to.
@@ -177,18 +130,9 @@ pub(crate) fn remove_run_dir(run_dir: &Path) {
     let _gone = std::fs::remove_dir_all(run_dir);
 }
 
-/// Removes what this process moved to the trash; what cannot be removed a later command's sweep tries again.
-pub(crate) fn unlink_discarded(trash: &Path) {
-    let ours = format!(".{}", std::process::id());
-    for entry in std::fs::read_dir(trash).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().ends_with(ours.as_bytes()) {
-            let _swept_later = std::fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Moves a folder to the trash, which a later command empties.
-pub(crate) fn discard(folder: &Path, trash: &Path) {
+/// Moves a folder to the trash; where it lies there.
+pub(crate) fn discard(folder: &Path, trash: &Path) -> Option<PathBuf> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let _in_place = std::fs::rename(folder, trash.join(format!("{name}.{}", std::process::id())));
+    let grave = trash.join(format!("{name}.{}", std::process::id()));
+    std::fs::rename(folder, &grave).ok().map(|()| grave)
 }

@@ -4,11 +4,13 @@
 //! It opens no database: it gets everything in its request and touches only the container's own folders. If it is killed, the
 //! kernel kills the container's init with it, and the next command finds the record stale and repairs it.
 
+pub(crate) mod cgroups;
 pub(crate) mod client;
 pub(crate) mod files;
 pub(crate) mod launch;
 pub(crate) mod log;
 pub(crate) mod network;
+pub(crate) mod presence;
 pub(crate) mod request;
 pub(crate) mod restart;
 pub(crate) mod root;
@@ -23,11 +25,13 @@ use linux::process::send_signal;
 use linux::signal::SignalQueue;
 use log::LogWriter;
 use network::Network;
+use presence::Presence;
 use request::{JoinedNamespace, MonitorRequest, Report};
 use restart::Restarts;
 use runtime::Created;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use streams::{Request, Streams};
 
@@ -44,7 +48,7 @@ pub(crate) fn run(inherited: Inherited) -> Result<()> {
     let request: Option<MonitorRequest> =
         protocol::receive_message(channel.as_fd()).map_err(|e| EngineError::io("read", "the start request", e))?;
     let Some(request) = request else { return Ok(()) };
-    launch::leave_caller(&request.monitor_cgroup);
+    launch::leave_caller(&request.cgroup_parent);
     let monitor = Monitor::new(request, channel, lock, client);
     monitor.and_then(Monitor::run)
 }
@@ -55,6 +59,7 @@ struct Monitor {
     channel: Option<OwnedFd>,
     /// The container's lock: as long as we hold it the container is ours.
     lock: Option<OwnedFd>,
+    presence: Presence,
     streams: Streams,
     network: Network,
     signals: SignalQueue,
@@ -64,12 +69,14 @@ struct Monitor {
     /// When to give back what the start needed.
     shed_at: Option<Instant>,
     warnings: Vec<String>,
+    /// Folders in the trash, to be unlinked when nobody waits any more.
+    graves: Vec<PathBuf>,
 }
 
 impl Monitor {
     fn new(request: MonitorRequest, channel: OwnedFd, lock: OwnedFd, client: OwnedFd) -> Result<Monitor> {
         let result = Monitor::prepare(&request, client);
-        let (streams, signals) = match result {
+        let (presence, streams, signals) = match result {
             Ok(made) => made,
             Err(error) => {
                 report(&channel, &Report::Failed { failure: Failure::of(&error), taken_port: None });
@@ -84,6 +91,7 @@ impl Monitor {
             request,
             channel: Some(channel),
             lock: Some(lock),
+            presence,
             streams,
             network: Network::default(),
             signals,
@@ -91,10 +99,12 @@ impl Monitor {
             kill_at: None,
             shed_at: None,
             warnings: Vec::new(),
+            graves: Vec::new(),
         })
     }
 
-    fn prepare(request: &MonitorRequest, client: OwnedFd) -> Result<(Streams, SignalQueue)> {
+    fn prepare(request: &MonitorRequest, client: OwnedFd) -> Result<(Presence, Streams, SignalQueue)> {
+        let presence = Presence::enter(request.last_out.as_ref())?;
         let spec = &request.config.spec;
         let signals = SignalQueue::new(&[SIGTERM, 2, 1])?;
         let log = LogWriter::open(&request.folder, &spec.log)
@@ -106,7 +116,7 @@ impl Monitor {
             // What the client wants, and its terminal's size, are on the way already.
             streams.turn(&[], Some(Instant::now())).map_err(|e| EngineError::io("poll", "the first client", e))?;
         }
-        Ok((streams, signals))
+        Ok((presence, streams, signals))
     }
 
     fn run(mut self) -> Result<()> {
@@ -151,8 +161,9 @@ impl Monitor {
         };
         let shared = self.request.joined.iter().any(|(kind, _)| *kind == JoinedNamespace::Network);
         if !shared && files::write(&self.request.folder, config, addresses)? && self.request.network.is_some() {
-            let Monitor { network, streams, lock, channel, .. } = self;
+            let Monitor { network, streams, lock, channel, presence, .. } = self;
             network.start_forwarder(|| {
+                presence.let_go();
                 drop((std::mem::take(streams), lock.take(), channel.take()));
             })?;
         }
@@ -204,8 +215,11 @@ impl Monitor {
                 return Ok(created.wait()?);
             }
             if ready.get(2..).is_some_and(|ready| ready.contains(&true)) {
-                let Monitor { network, streams, lock, .. } = self;
-                network.turn(|| drop((std::mem::take(streams), lock.take())));
+                let Monitor { network, streams, lock, presence, .. } = self;
+                network.turn(|| {
+                    presence.let_go();
+                    drop((std::mem::take(streams), lock.take()));
+                });
             }
             if self.signals.next().is_some() {
                 self.begin_stop(created, &StopRequest { signal: self.stop_signal(), timeout_ms: self.stop_timeout() });
@@ -355,7 +369,8 @@ impl Monitor {
         if let Some(channel) = self.channel.take() {
             report(&channel, &Report::Failed { failure, taken_port });
         }
-        self.network.leave();
+        drop(self.network);
+        self.presence.leave();
         Err(error)
     }
 
@@ -364,9 +379,12 @@ impl Monitor {
         self.state.status = Status::Exited;
         self.close();
         self.streams.finish(status);
-        self.network.leave();
-        // Nobody waits any more: what was only renamed is unlinked now.
-        launch::unlink_discarded(&self.request.trash);
+        drop((self.streams, self.network));
+        for grave in self.graves {
+            // What stays is swept up by a later command.
+            let _left = std::fs::remove_dir_all(grave);
+        }
+        self.presence.leave();
         Ok(())
     }
 
@@ -378,14 +396,12 @@ impl Monitor {
         self.state.address = None;
         let MonitorRequest { config, folder, run_dir, trash, anonymous_volumes, .. } = &self.request;
         if config.spec.auto_remove {
-            let moved = std::fs::create_dir_all(trash)
-                .and_then(|()| std::fs::rename(folder, trash.join(format!("{}.{}", config.id, std::process::id()))));
-            for volume in anonymous_volumes {
-                launch::discard(volume, trash);
+            let _made = std::fs::create_dir_all(trash);
+            match launch::discard(folder, trash) {
+                Some(grave) => self.graves.push(grave),
+                None => drop(self.state.save(folder)),
             }
-            if moved.is_err() {
-                let _unwritable = self.state.save(folder);
-            }
+            self.graves.extend(anonymous_volumes.iter().filter_map(|volume| launch::discard(volume, trash)));
         } else {
             let _unwritable = self.state.save(folder);
         }

@@ -2,17 +2,13 @@
 //! serve them. All of it stays over restarts and goes with the monitor.
 
 use super::request::NetworkRequest;
-use crate::{EngineError, Result};
+use crate::Result;
 use linux::process::{Forked, Namespaces, fork_into, reap, send_signal};
 use network::dns::{Forwarder, Resolver};
 use network::{Endpoint, Lingering, PortRequest, PortSpec, Published};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::Duration;
 
-/// How long the last user of a network waits for the next one before it removes it.
-const LINGER: Duration = Duration::from_millis(200);
 const SIGKILL: i32 = 9;
 
 #[derive(Debug, Default)]
@@ -21,11 +17,11 @@ pub(crate) struct Network {
     request: Option<NetworkRequest>,
     published: Vec<Published>,
     specs: Vec<PortSpec>,
-    lock: Option<OwnedFd>,
     /// The child that serves the listeners, while it lives.
     proxy: Option<OwnedFd>,
     forwarder: Option<OwnedFd>,
-    removal: Option<Lingering>,
+    /// Dropped with this, when nobody waits any more.
+    _removal: Option<Lingering>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -42,7 +38,6 @@ impl Network {
 
     /// On the default bridge, with these ports published.
     pub(crate) fn bridged(request: &NetworkRequest, id: &str, publish: &[PortRequest]) -> Result<Network> {
-        let lock = Some(hold(&request.lock)?);
         let warnings = network::ensure(&request.network)?;
         let namespace = network::new_namespace()?;
         let endpoint = Endpoint { container: id.to_owned(), address: request.address };
@@ -50,7 +45,7 @@ impl Network {
         let published = network::publish(&request.network, request.address, publish)?;
         let specs = published.iter().map(|port| port.spec.clone()).collect();
         let request = Some(request.clone());
-        Ok(Network { namespace: Some(namespace), request, published, specs, lock, warnings, ..Network::default() })
+        Ok(Network { namespace: Some(namespace), request, published, specs, warnings, ..Network::default() })
     }
 
     /// The namespace, where it is ours.
@@ -82,7 +77,6 @@ impl Network {
             Ok(Forked::Parent { pidfd, .. }) => self.proxy = Some(pidfd),
             Ok(Forked::Child) => {
                 in_child();
-                self.lock = None;
                 self.namespace = None;
                 let served = network::serve_proxy(std::mem::take(&mut self.published), request.address);
                 linux::process::exit_now(u8::from(served.is_err()));
@@ -100,7 +94,6 @@ impl Network {
             Forked::Parent { pidfd, .. } => self.forwarder = Some(pidfd),
             Forked::Child => {
                 in_child();
-                self.lock = None;
                 self.published.clear();
                 let served = forwarder.serve(&Resolver::default());
                 linux::process::exit_now(u8::from(served.is_err()));
@@ -109,7 +102,7 @@ impl Network {
         Ok(())
     }
 
-    /// Frees the ports and the namespace; what the kernel takes its time for is left to [`Network::leave`].
+    /// Frees the ports and the namespace; what the kernel takes its time for waits for the drop of this.
     pub(crate) fn tear_down(&mut self) {
         for child in self.proxy.take().into_iter().chain(self.forwarder.take()) {
             let _dead = send_signal(child.as_fd(), SIGKILL);
@@ -117,38 +110,9 @@ impl Network {
         }
         self.published.clear();
         if let Some(request) = self.request.as_ref().filter(|_| !self.specs.is_empty()) {
-            self.removal = network::unpublish(&request.network, request.address, &self.specs).ok();
+            self._removal = network::unpublish(&request.network, request.address, &self.specs).ok();
         }
         self.specs.clear();
         self.namespace = None;
     }
-
-    /// The last thing a monitor does, when nobody waits for it any more: the last user of a network that is to go removes it.
-    pub(crate) fn leave(mut self) {
-        drop(self.removal.take());
-        let (Some(request), Some(lock)) = (self.request.take(), self.lock.take()) else { return };
-        if !request.remove_last {
-            return;
-        }
-        // The next command of a script takes it over meanwhile.
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return;
-        }
-        let _back = flock(&lock, FlockOperation::LockShared);
-        std::thread::sleep(LINGER);
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _left = network::remove(&request.network, true);
-        }
-    }
-}
-
-/// A shared lock on the network: waits while its last user is removing it.
-fn hold(path: &Path) -> Result<OwnedFd> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| EngineError::io("make", folder, e))?;
-    }
-    let lock = open(path, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
-        .map_err(|e| EngineError::io("open", path, e))?;
-    flock(&lock, FlockOperation::LockShared).map_err(|e| EngineError::io("lock", path, e))?;
-    Ok(lock)
 }

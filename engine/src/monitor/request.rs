@@ -1,5 +1,6 @@
 //! What a monitor is started with, and what it says once the container runs (or does not).
 
+use super::presence::LastOut;
 use crate::config::ContainerConfig;
 use crate::protocol::Failure;
 use network::{BridgeNetwork, PortSpec};
@@ -26,8 +27,9 @@ pub(crate) struct MonitorRequest {
     /// The layers' `fs` folders, lowest first.
     pub(crate) layers: Vec<PathBuf>,
     pub(crate) cgroup: String,
-    /// The cgroup that monitors move to.
-    pub(crate) monitor_cgroup: String,
+    /// The parent of it, and of the one that monitors move to.
+    pub(crate) cgroup_parent: String,
+    pub(crate) last_out: Option<LastOut>,
     pub(crate) network: Option<NetworkRequest>,
     /// Inits of the containers whose namespaces are joined.
     pub(crate) joined: Vec<(JoinedNamespace, i32)>,
@@ -51,10 +53,6 @@ pub(crate) enum JoinedNamespace {
 pub(crate) struct NetworkRequest {
     pub(crate) network: BridgeNetwork,
     pub(crate) address: Ipv4Addr,
-    /// Held while the network is used.
-    pub(crate) lock: PathBuf,
-    /// The last user removes the network.
-    pub(crate) remove_last: bool,
 }
 
 /// The one answer to a [`MonitorRequest`].

@@ -1,0 +1,66 @@
+//! Data roots other than the default one come and go (each test has one): the last of a root's monitors removes what the root
+//! has made on the machine – the bridge, the firewall table, the parent of its control groups.
+
+use super::cgroups;
+use crate::{EngineError, Result};
+use network::BridgeNetwork;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long the last one waits for the next command of a script.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// What is to go with the last user of a root.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LastOut {
+    /// Held by every monitor of the root.
+    pub(crate) lock: PathBuf,
+    /// The root's network, if it ever had one.
+    pub(crate) network: Option<BridgeNetwork>,
+    /// The parent of its control groups.
+    pub(crate) cgroup_parent: String,
+}
+
+/// A monitor that is there. Its children must not hold this: [`Presence::let_go`].
+#[derive(Debug, Default)]
+pub(crate) struct Presence(Option<(OwnedFd, LastOut)>);
+
+impl Presence {
+    /// Waits while the last user before is removing things.
+    pub(crate) fn enter(what: Option<&LastOut>) -> Result<Presence> {
+        let Some(what) = what else { return Ok(Presence(None)) };
+        let path = &what.lock;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| EngineError::io("make", folder, e))?;
+        }
+        let lock = open(path, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| EngineError::io("open", path, e))?;
+        flock(&lock, FlockOperation::LockShared).map_err(|e| EngineError::io("lock", path, e))?;
+        Ok(Presence(Some((lock, what.clone()))))
+    }
+
+    /// For a forked child.
+    pub(crate) fn let_go(&mut self) {
+        self.0 = None;
+    }
+
+    /// The last thing a monitor does, when nobody waits for it any more.
+    pub(crate) fn leave(self) {
+        let Some((lock, what)) = self.0 else { return };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        // Whoever comes meanwhile stays, and is the last one then.
+        let _shared = flock(&lock, FlockOperation::LockShared);
+        std::thread::sleep(LINGER);
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            if let Some(network) = &what.network {
+                let _left = network::remove(network, true);
+            }
+            cgroups::remove_parent(&what.cgroup_parent);
+        }
+    }
+}
