@@ -39,7 +39,7 @@ fn reached_from_outside_with_the_client_s_address() {
     let port = env.published("web", "80").rsplit_once(':').unwrap().1.to_owned();
     let outside = Namespace::new(11);
     let seen = outside.curl(&format!("http://{}:{port}/cgi-bin/a", outside.host));
-    assert!(seen.trim().ends_with(&outside.client), "the container sees the client itself: {seen}");
+    assert!(seen.contains(&outside.client), "the container sees the client itself: {seen}");
 }
 
 #[test]
@@ -70,8 +70,23 @@ fn bound_to_one_address() {
 
 #[test]
 fn udp() {
-    let env = TestEnv::new();
-    env.ctr("run -d --name echo -p 127.0.0.1::9/udp -p 9999/udp busybox nc -u -l -p 9 -e cat").ok();
+    let env = TestEnv::with_debian();
+    let script = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"\", 9))\nwhile True: s.sendto(*s.recvfrom(9000))";
+    env.ctr([
+        "run",
+        "-d",
+        "--name",
+        "echo",
+        "-p",
+        "127.0.0.1::9/udp",
+        "-p",
+        "9999/udp",
+        "debian:bookworm",
+        "python3",
+        "-c",
+        script,
+    ])
+    .ok();
     let address = env.published("echo", "9/udp");
     assert_eq!(udp_ask(&address, "ping"), "ping");
 }
@@ -110,23 +125,23 @@ fn free_again_at_once() {
 #[test]
 fn ranges_and_grammar() {
     let env = TestEnv::new();
-    env.ctr("run -d --name r -p 127.0.0.1:42180-42182:80-82 busybox sleep 1000").ok();
-    assert_eq!(env.ctr("port r").ok().lines().len(), 3);
-    env.ctr("port r 81/tcp").ok().prints("127.0.0.1:42181");
+    env.ctr("run -d --name ranged -p 127.0.0.1:42180-42182:80-82 busybox sleep 1000").ok();
+    assert_eq!(env.ctr("port ranged").ok().lines().len(), 3);
+    env.ctr("port ranged 81/tcp").ok().prints("127.0.0.1:42181");
     assert_eq!(env.ctr("ps --format '{{.Ports}}'").ok().text(), "127.0.0.1:42180-42182->80-82/tcp");
     for bad in ["0:80000", "90-80:90-80", "80-81:80-82", "x:80", "80/icmp", "1.2.3:80:80", ""] {
         let failed = env.ctr(["run", "--rm", "-p", bad, "busybox", "true"]).fails(125).says_it_plainly();
         assert!(failed.stderr().contains(bad), "{bad:?} named in {failed}");
     }
-    env.ctr("port r 99").fails(1).says_it_plainly();
+    env.ctr("port ranged 99").fails(1).says_it_plainly();
 }
 
 #[test]
 fn publish_all() {
     let env = TestEnv::new();
     env.build("exposer", "ctx", "FROM busybox\nEXPOSE 80 53/udp\n").ok();
-    env.ctr("run -d --name e -P --expose 8080 exposer sleep 1000").ok();
-    let ports = env.ctr("port e").ok().stdout();
+    env.ctr("run -d --name exposed -P --expose 8080 exposer sleep 1000").ok();
+    let ports = env.ctr("port exposed").ok().stdout();
     for port in ["80/tcp", "53/udp", "8080/tcp"] {
         assert!(ports.contains(port), "{port} in {ports}");
     }
@@ -135,12 +150,12 @@ fn publish_all() {
 #[test]
 fn names_and_the_way_out() {
     let env = TestEnv::new();
-    env.ctr("run -d --name n --hostname inside --add-host db:10.1.2.3 --dns 192.0.2.53 --dns-search example.com busybox sleep 1000").ok();
-    let hosts = env.ctr("exec n cat /etc/hosts").ok().stdout();
+    env.ctr("run -d --name named --hostname inside --add-host db:10.1.2.3 --dns 192.0.2.53 --dns-search example.com busybox sleep 1000").ok();
+    let hosts = env.ctr("exec named cat /etc/hosts").ok().stdout();
     assert!(hosts.contains("10.1.2.3\tdb") && hosts.contains("inside") && hosts.contains("localhost"), "{hosts}");
-    let resolv = env.ctr("exec n cat /etc/resolv.conf").ok().stdout();
+    let resolv = env.ctr("exec named cat /etc/resolv.conf").ok().stdout();
     assert!(resolv.contains("nameserver 192.0.2.53") && resolv.contains("search example.com"), "{resolv}");
-    env.ctr("exec n cat /etc/hostname").ok().prints("inside");
+    env.ctr("exec named cat /etc/hostname").ok().prints("inside");
     env.ctr("run --rm --add-host up:host-gateway busybox grep up /etc/hosts").ok();
     // Out through the bridge, to a machine that has no route back to it: only by translation.
     let outside = Namespace::new(13);
