@@ -2,6 +2,7 @@
 
 use crate::containers::{nanoseconds, timestamp};
 use crate::db::{change, row, rows};
+use crate::layout::Layout;
 use crate::{CacheEntry, Result, Store};
 use jiff::Timestamp;
 use oci::Digest;
@@ -16,7 +17,8 @@ impl Store {
         })?;
         let Some((value, diff_ids)) = found else { return Ok(None) };
         let diff_ids: Vec<Digest> = serde_json::from_str(&diff_ids).unwrap_or_default();
-        if !diff_ids.iter().all(|id| self.has_layer(id)) {
+        let names: Vec<String> = diff_ids.iter().map(Layout::layer_name).collect();
+        if self.layer_folders(&names).is_err() || !diff_ids.iter().all(|id| self.has_layer(id)) {
             return Ok(None);
         }
         let now = nanoseconds(Timestamp::now());

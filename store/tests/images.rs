@@ -293,3 +293,43 @@ fn syncing_marks_everything() {
     f.store.sync().unwrap();
     assert!(f.store.image("x").is_ok());
 }
+
+/// As if everything were from before the last boot, and perhaps lost in a power cut.
+fn reboot(f: &mut Fixture) {
+    let db = rusqlite::Connection::open(f.path.join("root/db.sqlite")).unwrap();
+    db.execute_batch("UPDATE layer SET boot = 'before'; UPDATE image SET boot = 'before'").unwrap();
+    f.store = Store::open(&f.path.join("root")).unwrap();
+}
+
+#[test]
+fn what_a_power_cut_damaged_is_noticed_and_mended_where_it_can_be() {
+    let mut f = open();
+    image(&f.store, &["built"], &["built"]);
+    image(&f.store, &["pushed"], &["pushed"]);
+    f.store.manifest_of(&f.store.image("pushed").unwrap()).unwrap();
+    let cached = layer(&f.store, "cached");
+    f.store.cache_put("key", "value", &[cached]).unwrap();
+    reboot(&mut f);
+    let layers = |f: &Fixture, name: &str| f.store.image_layers(&f.store.image(name).unwrap());
+    // Unharmed: a built layer is hashed anew, one with a blob unpacked again.
+    assert!(layers(&f, "built").is_ok() && layers(&f, "pushed").is_ok());
+    assert!(f.store.cache_get("key").unwrap().is_some());
+    reboot(&mut f);
+    let diff_id = |name: &str| f.store.image(name).unwrap().config.rootfs.diff_ids[0].clone();
+    for name in ["built", "pushed"] {
+        std::fs::write(f.store.layer_dir(&diff_id(name)).join(format!("file-{name}")), "").unwrap();
+    }
+    assert!(matches!(layers(&f, "built"), Err(StoreError::NoSuchLayer(_))));
+    assert_eq!(std::fs::read(layers(&f, "pushed").unwrap()[0].join("file-pushed")).unwrap(), b"pushed");
+    // A config that is not what its digest says.
+    let id = f.store.image("pushed").unwrap().id;
+    std::fs::write(f.store.root().join("blobs/sha256").join(id.hex()), "").unwrap();
+    reboot(&mut f);
+    assert!(f.store.image("pushed").is_err());
+    assert_eq!(f.store.images().unwrap().len(), 1);
+    // What is synced is trusted.
+    image(&f.store, &["third"], &["third"]);
+    f.store.sync().unwrap();
+    let kept = f.store.layer_dir(&f.store.image("third").unwrap().config.rootfs.diff_ids[0]);
+    assert_eq!(layers(&f, "third").unwrap(), [kept]);
+}

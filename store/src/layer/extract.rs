@@ -89,7 +89,10 @@ pub(crate) fn extract<R: Read>(tar: &mut TarReader<R>, root: &Path, marks: Marks
     let mut count = 0;
     let mut last = Vec::new();
     loop {
-        let next = tar.next_entry().map_err(|e| bad(&last, format!("the entry after it cannot be read: {e}")))?;
+        let next = tar.next_entry().map_err(|e| match last.as_slice() {
+            [] => StoreError::BadArchive(e.to_string()),
+            last => bad(last, format!("the entry after it cannot be read: {e}")),
+        })?;
         let Some(entry) = next else { break };
         count += 1;
         if count > MAX_ENTRIES {

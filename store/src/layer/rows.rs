@@ -89,20 +89,36 @@ impl Store {
             .collect()
     }
 
-    /// Unpacks a lost layer again from its blob, if there is one.
+    /// After a power cut a layer may be damaged, so one that may not have reached the disk in an earlier boot is
+    /// unpacked again from its blob or, where it has none (built here), hashed anew.
     fn heal(&self, name: &str) -> Result<bool> {
         let Ok(diff_id) = format!("sha256:{name}").parse::<Digest>() else { return Ok(false) };
-        let Some(blob) = self.known_blob(&diff_id)? else { return Ok(false) };
+        let Some(blob) = self.known_blob(&diff_id)? else { return self.verify(name, &diff_id) };
         let path = self.layout.blob(&blob.digest);
         let mut open = |_| File::open(&path).map(|f| Box::new(f) as Box<dyn io::Read>);
         match self.ingest_layer(&blob, &diff_id, &mut open, &|_| ()) {
             Ok(()) => Ok(true),
             // The blob is damaged too.
             Err(StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. } | StoreError::LayerRead { .. }) => {
-                Ok(false)
+                self.verify(name, &diff_id)
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether the folder is still what its digest says; if so it is trusted from now on.
+    fn verify(&self, name: &str, diff_id: &Digest) -> Result<bool> {
+        let Some(_lock) = lock_name(&self.layout, name, Wait::Block)? else { return Ok(false) };
+        let mut tar = Digesting::new(io::sink());
+        match self.layer_tar(diff_id, &mut tar) {
+            Ok(()) if tar.finish().0 == *diff_id => {}
+            _ => return Ok(false),
+        }
+        self.db.write("trust a layer again", |tx| {
+            change(tx, "UPDATE layer SET boot = ? WHERE name = ?", (&self.boot, name))
+                .map(|met| met > 0)
+                .map_err(self.db.error("trust a layer again"))
+        })
     }
 
     /// A layer's blob that is on disk.
