@@ -88,6 +88,10 @@ fn what_skopeo_pushes_is_pulled_and_runs() {
     other.ctr(["run", "--rm", &name, "echo", "works"]).ok().prints("works");
     other.ctr(["pull", &name]).ok().prints("Status: Image is up to date for");
     assert_eq!(other.ctr(["pull", "-q", &name]).ok().text(), name);
+    let repository = format!("{}/busybox", registry.address());
+    let all = TestEnv::empty();
+    all.ctr(["pull", "-a", &repository]).ok().prints("skopeo: Pulling from busybox");
+    all.ctr(["pull", "-a", &name]).fails(125).says("tag can't be used with --all-tags");
 
     // Docker's older manifest format, by digest.
     let v2s2 = format!("{}/busybox:v2s2", registry.address());

@@ -4,7 +4,7 @@ use crate::context::{Context, read_stdin};
 use crate::error::CliError;
 use crate::terminal::prompt;
 use clap::Parser;
-use engine::LoginRequest;
+use engine::{Kept, LoginRequest};
 use std::process::ExitCode;
 
 /// The longest password taken, in bytes: tokens can be long.
@@ -40,10 +40,13 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
     }
     let request = LoginRequest { registry, username, password, tls_verify: args.tls_verify };
     let kept_in = context.engine()?.login(&request)?;
-    context.say(format_args!(
-        "WARNING! Your credentials are stored unencrypted in '{kept_in}'.\n\
-         Configure a credential helper (credsStore) to remove this warning."
-    ));
+    if let Kept::File(file) = &kept_in {
+        context.say(format_args!(
+            "WARNING! Your credentials are stored unencrypted in '{}'.\n\
+             Configure a credential helper (credsStore) to remove this warning.",
+            file.display()
+        ));
+    }
     context.print("Login Succeeded")?;
     Ok(ExitCode::SUCCESS)
 }

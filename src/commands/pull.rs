@@ -4,6 +4,7 @@ use super::pulling;
 use crate::context::Context;
 use crate::error::CliError;
 use clap::Parser;
+use engine::PullRequest;
 use std::process::ExitCode;
 
 /// Fetch an image from a registry
@@ -28,18 +29,25 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
-    if args.all_tags {
-        return Err(CliError::flag("--all-tags is not supported: pull the tags one by one"));
-    }
     let mut request = pulling::request(&args.image, args.platform.as_deref())?;
     request.tls_verify = args.tls_verify;
-    let name = request.reference.to_string();
-    let has_tag = args.image.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'));
-    if !args.quiet && !has_tag && request.reference.digest().is_none() {
+    if args.all_tags {
+        return pull_all(&args, &request, context);
+    }
+    if !args.quiet && !has_tag(&args.image) && request.reference.digest().is_none() {
         context.print("Using default tag: latest")?;
         context.flush()?;
     }
-    let pulled = pulling::pull(context, &request, args.quiet, true)?;
+    pull_one(&args, &request, context)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn has_tag(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'))
+}
+
+fn pull_one(args: &Args, request: &PullRequest, context: &mut Context) -> Result<(), CliError> {
+    let pulled = pulling::pull(context, request, args.quiet, true)?;
     if !args.quiet {
         context.print(format_args!("Digest: {}", pulled.digest))?;
         let familiar = request.reference.familiar();
@@ -48,6 +56,20 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
             false => format!("Status: Downloaded newer image for {familiar}"),
         })?;
     }
-    context.print(name)?;
+    context.print(request.reference.to_string())?;
+    context.flush()
+}
+
+/// Every tag of the repository, one after the other.
+fn pull_all(args: &Args, request: &PullRequest, context: &mut Context) -> Result<ExitCode, CliError> {
+    if has_tag(&args.image) || request.reference.digest().is_some() {
+        return Err(CliError::flag("tag can't be used with --all-tags"));
+    }
+    let repository = request.reference.familiar_name();
+    for tag in context.engine()?.remote_tags(&request.reference, args.tls_verify)? {
+        let mut one = pulling::request(&format!("{repository}:{tag}"), args.platform.as_deref())?;
+        one.tls_verify = args.tls_verify;
+        pull_one(args, &one, context)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
