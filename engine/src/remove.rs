@@ -26,10 +26,10 @@ impl Engine {
                 // It ran with --rm and is gone now, but for its rows.
                 return Ok(self.store().remove_container(&row.id)?);
             }
-            if let Some(lock) = self.store().try_lock_container(&row.id)? {
-                if !self.repair_locked(&row)?.status.is_active() {
-                    break lock;
-                }
+            if let Some(lock) = self.store().try_lock_container(&row.id)?
+                && !self.repair_locked(&row)?.status.is_active()
+            {
+                break lock;
             }
             if Instant::now() > deadline {
                 return Err(EngineError::Monitor {

@@ -26,7 +26,7 @@ fn row(pid: i32) -> Option<Vec<String>> {
     let age_s = age_s(number(19) / TICKS);
     let command = command(pid).unwrap_or_else(|| format!("[{name}]"));
     let uid = status.lines().find_map(|l| l.strip_prefix("Uid:")).and_then(|l| l.split_ascii_whitespace().nth(1));
-    let share = if age_s == 0 { 0 } else { (ticks / TICKS * 100 / age_s).min(99) };
+    let share = (ticks / TICKS * 100).checked_div(age_s).unwrap_or(0).min(99);
     Some(vec![
         user_name(uid.unwrap_or("?")),
         pid.to_string(),

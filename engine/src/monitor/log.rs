@@ -47,18 +47,22 @@ impl LogWriter {
 
     /// Takes output as it comes. A disk that is full loses lines, never the container.
     pub(crate) fn write(&mut self, stream: LogStream, bytes: &[u8]) {
-        let now = Timestamp::now();
+        let tail = entry_tail(stream);
         let mut partial = std::mem::take(&mut self.partial[stream as usize]);
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            if partial.is_empty() && piece.len() <= MAX_ENTRY_BYTES && piece.ends_with(b"\n") {
+                self.entry(piece, &tail);
+                continue;
+            }
             partial.extend_from_slice(piece);
             let mut rest = &partial[..];
             while rest.len() > MAX_ENTRY_BYTES {
                 let (entry, later) = rest.split_at(char_boundary(rest, MAX_ENTRY_BYTES));
-                self.entry(stream, entry, now);
+                self.entry(entry, &tail);
                 rest = later;
             }
             if rest.ends_with(b"\n") || rest.len() == MAX_ENTRY_BYTES {
-                self.entry(stream, rest, now);
+                self.entry(rest, &tail);
                 rest = b"";
             }
             let kept = rest.len();
@@ -76,19 +80,18 @@ impl LogWriter {
         for (stream, index) in [(LogStream::Stdout, 0), (LogStream::Stderr, 1)] {
             let partial = std::mem::take(&mut self.partial[index]);
             if !partial.is_empty() {
-                self.entry(stream, &partial, Timestamp::now());
+                self.entry(&partial, &entry_tail(stream));
             }
         }
         self.flush();
     }
 
-    fn entry(&mut self, stream: LogStream, text: &[u8], now: Timestamp) {
+    fn entry(&mut self, text: &[u8], tail: &str) {
         let before = self.lines.len();
         self.lines.extend_from_slice(b"{\"log\":");
         // Writing to a Vec cannot fail.
         let _infallible = serde_json::to_writer(&mut self.lines, &String::from_utf8_lossy(text));
-        let name = if stream == LogStream::Stdout { "stdout" } else { "stderr" };
-        self.lines.extend_from_slice(format!(",\"stream\":\"{name}\",\"time\":\"{now}\"}}\n").as_bytes());
+        self.lines.extend_from_slice(tail.as_bytes());
         let pending = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
         if self.max_size_bytes > 0 && before > 0 && self.size_bytes + pending > self.max_size_bytes {
             let last = self.lines.split_off(before);
@@ -132,6 +135,12 @@ impl LogWriter {
             self.size_bytes = 0;
         }
     }
+}
+
+/// What follows the text of each entry that was written in one go.
+fn entry_tail(stream: LogStream) -> String {
+    let name = if stream == LogStream::Stdout { "stdout" } else { "stderr" };
+    format!(",\"stream\":\"{name}\",\"time\":\"{}\"}}\n", Timestamp::now())
 }
 
 fn open(path: &Path) -> io::Result<File> {
