@@ -195,6 +195,8 @@ pub(crate) fn run(inherited: Inherited) -> Result<()> {
         let _left = created.cgroup.remove();
     }
     step.clear();
+    // The container is gone. Told so, the build may end at once, and what is left to remove is ours alone.
+    let _outlive = set_parent_process_death_signal(None);
     if created.is_none() {
         let _gone = protocol::send_message(channel.as_fd(), &report);
     }
