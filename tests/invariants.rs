@@ -153,7 +153,7 @@ fn libraries_do_not_print_exit_or_read_the_environment() {
         "eprintln!",
         "eprint!(",
         "dbg!(",
-        "process::exit",
+        "process::exit(",
         "env::var",
         "env::vars",
         "env::args",
