@@ -30,12 +30,16 @@ impl Store {
             // One that got as far as having a state had a row: its database was lost, and it can be put back.
             !path.join("state.json").exists()
         })?;
+        self.sweep_orphans("images", "SELECT 1 FROM image WHERE id = 'sha256:' || substr(?, 1, 64)", |path| {
+            path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"sha512-"))
+        })?;
         self.sweep_orphans("volumes", "SELECT 1 FROM volume WHERE name = ?", |path| {
             fs::read_dir(path.join("_data")).is_ok_and(|mut content| content.next().is_none())
         })
     }
 
-    /// Folders whose maker died between the rename and the commit: no row names them, and nothing is in them.
+    /// What a maker left that died between the rename and the commit: no row names it. `is_fresh` tells that from what
+    /// has content of its own.
     fn sweep_orphans(&self, folder: &str, sql: &str, is_fresh: impl Fn(&Path) -> bool) -> Result<()> {
         let error = self.db.error("look for orphans");
         let entries = list(&self.layout.root.join(folder))?;

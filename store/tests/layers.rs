@@ -585,3 +585,43 @@ fn a_whiteout_or_an_opaque_folder_below_ends_the_search() {
         assert_eq!(std::fs::metadata(layers[2].join(folder)).unwrap().uid(), 0, "{folder}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+    /// Entries of few names, so that they meet: links onto folders onto whiteouts onto files.
+    #[test]
+    fn no_order_of_entries_reaches_outside(
+        entries in proptest::collection::vec((0..7_usize, 0..NAMES.len(), 0..NAMES.len()), 1..12),
+    ) {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let outside = folder.path().join("outside");
+        std::fs::create_dir_all(outside.join("d")).unwrap();
+        std::fs::write(outside.join("f"), "untouched").unwrap();
+        let away = outside.to_str().unwrap();
+        let store = Store::open(&folder.path().join("root")).unwrap();
+        let mut tar = Tar::default();
+        for (kind, name, target) in entries {
+            let (name, target) = (NAMES[name], NAMES[target]);
+            tar = match kind {
+                0 => tar.file(name, "data"),
+                1 => tar.dir(name),
+                2 => tar.symlink(name, target),
+                3 => tar.symlink(name, away),
+                4 => tar.link(name, target),
+                5 => tar.file(&match name.rsplit_once('/') {
+                    Some((folder, last)) => format!("{folder}/.wh.{last}"),
+                    None => format!(".wh.{name}"),
+                }, ""),
+                _ => tar.file(&format!("{name}/.wh..wh..opq"), ""),
+            };
+        }
+        let _ = ingest(&store, &tar.end());
+        let left: std::collections::BTreeSet<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+        proptest::prop_assert_eq!(left, ["d".into(), "f".into()].into_iter().collect());
+        proptest::prop_assert_eq!(std::fs::read_dir(outside.join("d")).unwrap().count(), 0);
+        proptest::prop_assert_eq!(std::fs::read(outside.join("f")).unwrap(), b"untouched");
+        proptest::prop_assert_eq!(std::fs::metadata(outside.join("f")).unwrap().nlink(), 1);
+    }
+}
+
+const NAMES: [&str; 9] = ["a", "b", "a/b", "b/a", "a/f", "b/d/x", "a/a/f", "../a", "a/../b"];

@@ -13,6 +13,9 @@ const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 /// The most bytes of a path: the kernel's PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
 
+/// The most bytes a sparse file may claim to have: they cost the archive nothing.
+const MAX_SPARSE_BYTES: u64 = 1 << 40;
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -268,6 +271,9 @@ impl<R: Read> TarReader<R> {
             end = offset.checked_add(length).ok_or_else(|| bad("a sparse file of impossible size"))?;
             stored += length;
         }
+        if entry.size > MAX_SPARSE_BYTES {
+            return Err(bad(format!("a sparse file of {} bytes is over the limit of {MAX_SPARSE_BYTES}", entry.size)));
+        }
         if end > entry.size || stored > self.data_left {
             return Err(bad("a sparse file's parts do not fit into it"));
         }
@@ -453,4 +459,77 @@ fn pax_time(value: &[u8]) -> io::Result<(i64, u32)> {
     let nanos: u32 = digits.parse().map_err(|_| malformed())?;
     // Before 1970 the fraction counts backwards; to the second is near enough there.
     Ok((seconds, if whole.starts_with('-') { 0 } else { nanos }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read_all(bytes: &[u8]) -> io::Result<Vec<Entry>> {
+        let mut tar = TarReader::new(bytes);
+        let mut entries = Vec::new();
+        let mut buffer = [0; 1000];
+        while let Some(entry) = tar.next_entry()? {
+            while tar.read_data(&mut buffer)? > 0 {}
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// A block with a right checksum, so that what follows the check is reached.
+    fn sealed(mut block: [u8; BLOCK], kind: u8) -> [u8; BLOCK] {
+        block[156] = kind;
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|&b| u32::from(b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block
+    }
+
+    #[test]
+    fn base_256_numbers_are_read_and_negative_ones_refused() {
+        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 2]).unwrap(), 258);
+        assert_eq!(number(&[0x80, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 1]).unwrap(), 0xff00_0000_0000_0001);
+        assert!(number(&[0xff; 12]).is_err());
+        assert_eq!(number(b"0000644\0").unwrap(), 0o644);
+        assert_eq!(number(b"   644 \0").unwrap(), 0o644);
+        assert_eq!(number(&[0; 8]).unwrap(), 0);
+        assert!(number(b"99999999").is_err());
+    }
+
+    #[test]
+    fn a_sparse_file_of_an_exabyte_is_refused() {
+        let mut block = [0; BLOCK];
+        block[0] = b'f';
+        block[124..135].copy_from_slice(b"00000000000");
+        block[483..495].copy_from_slice(&[0x80, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        let error = read_all(&sealed(block, b'S')).unwrap_err().to_string();
+        assert!(error.contains("over the limit"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn whatever_comes_is_read_or_refused(
+            blocks in proptest::collection::vec(
+                (proptest::collection::vec(any::<u8>(), BLOCK), proptest::sample::select(b"0125xgLKS5".to_vec()), any::<bool>()), 0..8),
+            digits in "[0-9 =a-zGNU.sparse,\n]{0,400}",
+        ) {
+            let mut tar = Vec::new();
+            for (bytes, kind, plain) in blocks {
+                let mut block: [u8; BLOCK] = bytes.try_into().unwrap();
+                if plain {
+                    block[100..148].fill(b'0');
+                    block[135] = 0;
+                }
+                tar.extend_from_slice(&sealed(block, kind));
+                tar.extend_from_slice(digits.as_bytes());
+                tar.resize(tar.len().next_multiple_of(BLOCK), 0);
+            }
+            let _ = read_all(&tar);
+            let mut extensions = Extensions::default();
+            let _ = parse_pax(digits.as_bytes(), &mut extensions);
+        }
+    }
 }
