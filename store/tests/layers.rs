@@ -316,6 +316,21 @@ fn wrong_digests_are_never_visible() {
     let other = Digest::sha256(b"other");
     let error = f.store.ingest_layer(&good, &other, &mut |at| from(&blob, at), &|_| ()).unwrap_err();
     assert!(matches!(error, StoreError::DigestMismatch { .. }), "{error}");
+    // A large one, too, whose gzip is cut short in the middle and filled up with other bytes.
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    let noise: Vec<u8> = std::iter::repeat_with(&mut next).take(2_500_000).collect();
+    let large = Tar::default().entry(tar::EntryType::Regular, "f", "", &noise).end();
+    let mut broken = gzip(&large);
+    let half = broken.len() / 2;
+    assert!(half > 1 << 20);
+    broken[half..].fill(0xaa);
+    let descriptor = Descriptor::of(MediaType::OCI_LAYER_GZIP, &broken);
+    let error = f.store.ingest_layer(&descriptor, &Digest::sha256(&large), &mut |at| from(&broken, at), &|_| ());
+    assert!(matches!(error, Err(StoreError::BadLayer { .. } | StoreError::BadArchive(_))), "{error:?}");
     let wrong = Descriptor { digest: other.clone(), ..good.clone() };
     let error = f.store.ingest_layer(&wrong, &Digest::sha256(&tar), &mut |at| from(&blob, at), &|_| ()).unwrap_err();
     assert!(matches!(error, StoreError::DigestMismatch { .. }), "{error}");
@@ -327,7 +342,8 @@ fn wrong_digests_are_never_visible() {
 #[test]
 fn a_broken_download_goes_on_where_it_stopped() {
     let f = open();
-    let data: String = (0..200_000).map(|i| format!("{i} ")).collect();
+    // Large enough for two threads.
+    let data: String = (0..900_000_u64).map(|i| format!("{} ", i * i % 1_000_003)).collect();
     let tar = Tar::default().file("f", &data).end();
     let blob = gzip(&tar);
     let descriptor = Descriptor::of(MediaType::OCI_LAYER_GZIP, &blob);
@@ -336,10 +352,10 @@ fn a_broken_download_goes_on_where_it_stopped() {
     let mut offsets = Vec::new();
     let mut pieces = |at: u64| -> std::io::Result<Box<dyn Read>> {
         offsets.push(at);
-        Ok(Box::new(from(&blob, at)?.take(100_000)))
+        Ok(Box::new(from(&blob, at)?.take(400_000)))
     };
     f.store.ingest_layer(&descriptor, &diff_id, &mut pieces, &|_| ()).unwrap();
-    assert!(offsets.len() > 3 && offsets[0] == 0 && offsets[1] == 100_000, "{offsets:?}");
+    assert!(offsets.len() > 3 && offsets[0] == 0 && offsets[1] == 400_000, "{offsets:?}");
     // Over two processes' lives: the first fails for good, the partial file stays.
     let f = open();
     let mut once = true;
@@ -347,7 +363,7 @@ fn a_broken_download_goes_on_where_it_stopped() {
         if !std::mem::take(&mut once) {
             return Err(std::io::ErrorKind::ConnectionReset.into());
         }
-        Ok(Box::new(from(&blob, at)?.take(150_000)))
+        Ok(Box::new(from(&blob, at)?.take(950_000)))
     };
     let error = f.store.ingest_layer(&descriptor, &diff_id, &mut dies, &|_| ()).unwrap_err();
     assert!(matches!(error, StoreError::LayerRead { .. }), "{error}");
@@ -358,7 +374,7 @@ fn a_broken_download_goes_on_where_it_stopped() {
     };
     let most = std::cell::Cell::new(0);
     f.store.ingest_layer(&descriptor, &diff_id, &mut resumes, &|n| most.set(n)).unwrap();
-    assert_eq!((first, most.get()), (Some(150_000), descriptor.size));
+    assert_eq!((first, most.get()), (Some(950_000), descriptor.size));
     // A partial file that is damaged costs a fresh download, no more.
     let f = open();
     let partial = f.store.root().join("ingest").join(format!("sha256-{}.partial", descriptor.digest.hex()));

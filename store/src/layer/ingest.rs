@@ -1,10 +1,10 @@
 //! One stream a layer: source → sha256 and blob file → inflate → sha256 → unpack. Nothing is read back, and
 //! nothing is visible before both digests are right.
 
-use super::extract::{Extracted, extract};
+use super::extract::{Extracted, Marks, extract};
 use super::read::TarReader;
 use super::rows::LayerFile;
-use super::stream::{Primed, Watched};
+use super::stream::{Primed, Watched, chunks};
 use crate::compression::decompress;
 use crate::layout::Layout;
 use crate::lease::{NameLock, lock_name};
@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// Bytes read at a time where only the hash of them counts.
 const BUFFER_BYTES: usize = 128 << 10;
+/// Compressed bytes from which on a second thread pays.
+const PIPELINE_BYTES: u64 = 1 << 20;
 /// How often in a row a source may break off without giving a byte.
 const MAX_FAILURES: u32 = 5;
 /// What any layer may inflate to, in bytes.
@@ -66,21 +68,12 @@ impl Store {
         let (made, fs) = Store::new_layer_folder(scratch.path())?;
         let read_failed = |source| StoreError::LayerRead { digest: blob.digest.clone(), source };
         let most = FREE_BYTES.max(blob.size.saturating_mul(MAX_RATIO));
-        let primed = Primed::new(&mut *source).map_err(read_failed)?;
-        let plain = decompress(primed).map_err(read_failed)?;
-        let mut tar = TarReader::new(Watched::new(plain, diff_id.hasher(), most));
-        let extracted = extract(&mut tar, &fs, self.marks());
+        let unpacked = Primed::new(&mut *source).and_then(decompress).map_err(read_failed).and_then(|plain| {
+            let unpack = Unpack { root: &fs, marks: self.marks(), hasher: diff_id.hasher(), most };
+            if blob.size < PIPELINE_BYTES { unpack.run(plain) } else { unpack.run_beside(plain) }
+        });
         // A source that failed is the reason for whatever the tar then looked like.
-        let mut rest = tar.into_inner();
-        let got_diff_id = match extracted {
-            Ok(_) => drain(&mut rest).map(|()| rest.finish()).map_err(read_failed),
-            Err(_) => {
-                drop(rest);
-                Err(StoreError::NoSuchBlob(blob.digest.clone()))
-            }
-        };
-        let extracted = extracted.map_err(|e| source.failure.take().map_or(e, read_failed))?;
-        let got_diff_id = got_diff_id?;
+        let (extracted, got_diff_id) = unpacked.map_err(|e| source.failure.take().map_or(e, read_failed))?;
         let kept = source.finish(blob);
         if let Err(e @ (StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. })) = kept {
             source.discard();
@@ -110,6 +103,35 @@ fn layer_file(diff_id: &Digest, extracted: Extracted, boot: &str) -> LayerFile {
         root: extracted.root,
         implied: extracted.implied.into_iter().collect(),
         links: extracted.links,
+    }
+}
+
+/// The second half of the stream: plain bytes → hash → folder.
+struct Unpack<'a> {
+    root: &'a Path,
+    marks: Marks,
+    hasher: Hasher,
+    /// What it may inflate to, in bytes.
+    most: u64,
+}
+
+impl Unpack<'_> {
+    fn run(self, plain: impl Read) -> Result<(Extracted, Digest)> {
+        let mut tar = TarReader::new(Watched::new(plain, self.hasher, self.most));
+        let extracted = extract(&mut tar, self.root, self.marks)?;
+        let mut rest = tar.into_inner();
+        drain(&mut rest).map_err(|e| StoreError::BadArchive(e.to_string()))?;
+        Ok((extracted, rest.finish()))
+    }
+
+    /// In a thread of its own, while this one fetches and inflates: a large layer alone keeps two cores busy.
+    fn run_beside(self, mut plain: impl Read) -> Result<(Extracted, Digest)> {
+        std::thread::scope(|scope| {
+            let (sender, chunks) = chunks();
+            let unpacker = scope.spawn(move || self.run(chunks));
+            sender.send_all(&mut plain);
+            unpacker.join().unwrap_or_else(|_| Err(StoreError::BadArchive("the unpacking thread failed".to_owned())))
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use oci::{Digest, Hasher};
 use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// A reader that gives at least six bytes with its first read, if there are six.
 pub(crate) struct Primed<R> {
@@ -31,6 +32,58 @@ impl<R: Read> Read for Primed<R> {
         let n = self.start.len();
         buffer[..n].copy_from_slice(&self.start);
         self.start.clear();
+        Ok(n)
+    }
+}
+
+/// Bytes handed from one thread to the next at a time, and how many such pieces may wait.
+const CHUNK_BYTES: usize = 256 << 10;
+const WAITING_CHUNKS: usize = 8;
+
+/// A pipe between threads: what the one reads, the other reads.
+pub(crate) fn chunks() -> (ChunkSender, Chunks) {
+    let (sender, receiver) = sync_channel(WAITING_CHUNKS);
+    (ChunkSender { sender }, Chunks { receiver, current: Vec::new(), position: 0 })
+}
+
+/// The end that is fed.
+pub(crate) struct ChunkSender {
+    sender: SyncSender<io::Result<Vec<u8>>>,
+}
+
+impl ChunkSender {
+    /// Passes on all of `from`, and its error if it fails; ends early if nobody reads any more.
+    pub(crate) fn send_all(self, from: &mut impl Read) {
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            let read = from.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
+            let last = !matches!(read, Ok(n) if n > 0);
+            let message = read.map(|_| chunk);
+            if last && message.is_ok() || self.sender.send(message).is_err() || last {
+                return;
+            }
+        }
+    }
+}
+
+/// The end that is read.
+pub(crate) struct Chunks {
+    receiver: Receiver<io::Result<Vec<u8>>>,
+    current: Vec<u8>,
+    position: usize,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position == self.current.len() {
+            match self.receiver.recv() {
+                Ok(chunk) => (self.current, self.position) = (chunk?, 0),
+                Err(_) => return Ok(0),
+            }
+        }
+        let n = buffer.len().min(self.current.len() - self.position);
+        buffer[..n].copy_from_slice(&self.current[self.position..self.position + n]);
+        self.position += n;
         Ok(n)
     }
 }
