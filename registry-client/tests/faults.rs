@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Login, Reply, Server, answer, client, client_as, impatient};
+use common::{Login, Reply, Server, answer, client, client_as, quick};
 use oci::{Descriptor, Digest, MediaType};
 use registry_client::{BlobPush, Cause, ClientConfig, Credential, Registry};
 use std::io::{Cursor, Read};
@@ -195,6 +195,8 @@ fn answers_without_measure_are_cut_off() {
 #[test]
 fn silence_and_dripping_end() {
     let begun = Instant::now();
+    let impatient = || ClientConfig { idle_timeout: Duration::from_millis(300), retries: 1, ..quick() };
+    let client = || Registry::new(impatient());
     let server = Server::start(|_, _| Reply::Silence);
     let error = client().manifest(&server.image("a")).unwrap_err();
     assert!(matches!(error.cause(), Cause::Timeout(_)), "{error}");
@@ -207,7 +209,7 @@ fn silence_and_dripping_end() {
     let error = client().manifest(&server.image("a")).unwrap_err();
     assert!(matches!(error.cause(), Cause::Timeout(_)), "{error}");
     let server = dripping("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n".to_owned());
-    let registry = Registry::new(ClientConfig { retries: 1, ..impatient() });
+    let registry = Registry::new(impatient());
     let blob = blob_of(&[b'x'; 2000]);
     // Slow, but each connection brings something: it either finishes or gives up, in bounded time.
     let _ = read_all(&registry, &server, &blob);
@@ -217,7 +219,7 @@ fn silence_and_dripping_end() {
 #[test]
 fn nobody_there_is_said_at_once() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let registry = Registry::new(ClientConfig { backoff: Duration::from_secs(60), ..impatient() });
+    let registry = Registry::new(ClientConfig { backoff: Duration::from_secs(60), ..quick() });
     let begun = Instant::now();
     let error = registry.manifest(&format!("{free}/a").parse().unwrap()).unwrap_err();
     assert!(error.to_string().contains("connection refused"), "{error}");
@@ -532,15 +534,15 @@ fn a_host_elsewhere_must_speak_tls() {
     assert!(server.seen().is_empty());
     // Marked insecure, it may.
     let insecure = vec![format!("registry.example:{port}")];
-    Registry::new(ClientConfig { insecure, ..impatient() }).manifest(&image).unwrap();
-    Registry::new(ClientConfig { tls_verify: false, ..impatient() }).manifest(&image).unwrap();
+    Registry::new(ClientConfig { insecure, ..quick() }).manifest(&image).unwrap();
+    Registry::new(ClientConfig { tls_verify: false, ..quick() }).manifest(&image).unwrap();
 }
 
 #[test]
 fn a_proxy_is_used_and_carries_no_registry_credentials() {
     let proxy = Server::start(|_, _| answer(502, "", ""));
     let proxies = registry_client::Proxies { https: Some(format!("http://{}", proxy.address)), ..Default::default() };
-    let registry = Registry::new(ClientConfig { proxies, ..impatient() });
+    let registry = Registry::new(ClientConfig { proxies, ..quick() });
     let error = registry.manifest(&"registry.example/a".parse().unwrap()).unwrap_err();
     assert!(error.to_string().contains("proxy"), "{error}");
     let seen = proxy.seen();

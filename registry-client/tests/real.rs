@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Login, client, client_as, impatient};
+use common::{Login, client, client_as, quick};
 use oci::{Descriptor, Digest, Document, Manifest, MediaType, Reference};
 use registry_client::{BlobPush, Cause, ClientConfig, Credential, Registry, TlsFiles};
 use std::io::{Cursor, Read};
@@ -116,7 +116,7 @@ fn a_password_lets_in_and_nothing_else_does() {
 
 fn with_tls(tls: TlsFiles) -> Registry {
     let credentials = Arc::new(Login::basic(Server::USER, Server::PASSWORD));
-    Registry::new(ClientConfig { tls, credentials, ..impatient() })
+    Registry::new(ClientConfig { tls, credentials, ..quick() })
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn an_unknown_authority_is_named_and_a_known_one_trusted() {
     with_tls(TlsFiles { cert_file: Some(server.ca()), ..TlsFiles::default() }).manifest(&to).unwrap();
     with_tls(TlsFiles { cert_dirs: vec![own], ..TlsFiles::default() }).manifest(&to).unwrap();
     let credentials = Arc::new(Login::basic(Server::USER, Server::PASSWORD));
-    Registry::new(ClientConfig { tls_verify: false, credentials, ..impatient() }).manifest(&to).unwrap();
+    Registry::new(ClientConfig { tls_verify: false, credentials, ..quick() }).manifest(&to).unwrap();
     // By name, too: the certificate is for both.
     let named: Reference = format!("localhost:{}/a", server.port()).parse().unwrap();
     with_tls(TlsFiles { cert_file: Some(server.ca()), ..TlsFiles::default() }).manifest(&named).unwrap();

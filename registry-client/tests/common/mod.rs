@@ -34,11 +34,11 @@ impl Credentials for Login {
     }
 }
 
-/// A configuration that loses patience soon.
-pub fn impatient() -> ClientConfig {
+/// A configuration that retries soon. Its waits are long enough for a machine under load.
+pub fn quick() -> ClientConfig {
     ClientConfig {
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_millis(700),
+        connect_timeout: Duration::from_secs(20),
+        idle_timeout: Duration::from_secs(20),
         backoff: Duration::from_millis(5),
         retries: 3,
         ..ClientConfig::new(Arc::new(Loopback))
@@ -47,12 +47,12 @@ pub fn impatient() -> ClientConfig {
 
 /// A client with that configuration.
 pub fn client() -> Registry {
-    Registry::new(impatient())
+    Registry::new(quick())
 }
 
 /// A client that logs in.
 pub fn client_as(credentials: impl Credentials + 'static) -> Registry {
-    Registry::new(ClientConfig { credentials: Arc::new(credentials), ..impatient() })
+    Registry::new(ClientConfig { credentials: Arc::new(credentials), ..quick() })
 }
 
 /// A request as the server saw it.
