@@ -104,7 +104,7 @@ fn answer(query: &[u8], tcp: bool) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn resolver(dir: &Path, resolv_conf: &str) -> Resolver {
+fn resolver_of(dir: &Path, resolv_conf: &str) -> Resolver {
     let resolver = Resolver { hosts: dir.join("hosts"), resolv_conf: dir.join("resolv.conf") };
     std::fs::write(&resolver.hosts, "10.9.9.9 db.internal db\n").unwrap();
     std::fs::write(&resolver.resolv_conf, resolv_conf).unwrap();
@@ -120,7 +120,8 @@ fn names_are_resolved_as_the_c_library_would() {
     in_world(|_| {
         name_server("127.0.0.1");
         let dir = tempfile::tempdir().unwrap();
-        let resolver = resolver(dir.path(), "search example\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
+        let short = "search example\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
+        let resolver = resolver_of(dir.path(), short);
         let both = addresses(&["10.0.0.1", "fd00::1"]);
         for host in ["web.example", "WEB.example.", "web", "alias.example", "far.example", "forged.example"] {
             assert_eq!(resolver.resolve(host).unwrap(), both, "{host}");
@@ -130,9 +131,11 @@ fn names_are_resolved_as_the_c_library_would() {
         assert_eq!(resolver.resolve("127.0.0.1").unwrap(), addresses(&["127.0.0.1"]));
         assert_eq!(resolver.resolve("[::1]").unwrap(), addresses(&["::1"]));
         assert_eq!(resolver.resolve("a.localhost").unwrap(), addresses(&["127.0.0.1", "::1"]));
+        let patient = resolver_of(dir.path(), "nameserver 127.0.0.1\noptions timeout:10\n");
         let start = Instant::now();
-        assert_eq!(resolver.resolve("only4.example").unwrap(), addresses(&["10.0.0.4"]));
-        assert!(start.elapsed() < Duration::from_millis(900));
+        assert_eq!(patient.resolve("only4.example").unwrap(), addresses(&["10.0.0.4"]));
+        assert!(start.elapsed() < Duration::from_secs(8), "what is known is not held back");
+        let resolver = resolver_of(dir.path(), short);
         for (host, part) in [
             ("nothing.example", "no such host"),
             ("empty.example", "it has no address"),
@@ -152,7 +155,7 @@ fn a_dead_server_is_passed_over() {
     in_world(|_| {
         name_server("127.0.0.2");
         let dir = tempfile::tempdir().unwrap();
-        let resolver = resolver(dir.path(), "nameserver 127.0.0.3\nnameserver 127.0.0.2\n");
+        let resolver = resolver_of(dir.path(), "nameserver 127.0.0.3\nnameserver 127.0.0.2\n");
         assert_eq!(resolver.resolve("web.example").unwrap().len(), 2);
     });
 }
@@ -167,7 +170,7 @@ fn forwarder_process() {
     }
     let forwarder = Forwarder::bind(fds[0].as_fd()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let resolver = resolver(dir.path(), "nameserver 127.0.0.53\nnameserver 127.0.0.1\n");
+    let resolver = resolver_of(dir.path(), "nameserver 127.0.0.53\nnameserver 127.0.0.1\n");
     linux::socket::send_fds(std::io::stdin(), b"x", &[]).unwrap();
     forwarder.serve(&resolver).unwrap();
 }
@@ -188,7 +191,7 @@ fn a_container_is_lent_the_hosts_loopback_servers() {
         linux::socket::send_fds(&ours, b"x", &[container.namespace.as_fd()]).unwrap();
         assert_eq!(linux::socket::receive_fds(&ours, &mut [0; 1]).unwrap().0, 1);
         let dir = tempfile::tempdir().unwrap();
-        let resolver = resolver(dir.path(), "nameserver 127.0.0.11\nnameserver 127.0.0.12\noptions timeout:1\n");
+        let resolver = resolver_of(dir.path(), "nameserver 127.0.0.11\nnameserver 127.0.0.12\noptions timeout:1\n");
         within(&container.namespace, || {
             // A name server of the container's own is not in the way.
             let _own = UdpSocket::bind("0.0.0.0:53").unwrap();
