@@ -56,10 +56,13 @@ impl ChunkSender {
     pub(crate) fn send_all(self, from: &mut impl Read) {
         loop {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            let read = from.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
-            let last = !matches!(read, Ok(n) if n > 0);
-            let message = read.map(|_| chunk);
-            if last && message.is_ok() || self.sender.send(message).is_err() || last {
+            let message = match from.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
+                Ok(0) => return,
+                Ok(_) => Ok(chunk),
+                Err(e) => Err(e),
+            };
+            let failed = message.is_err();
+            if self.sender.send(message).is_err() || failed {
                 return;
             }
         }
