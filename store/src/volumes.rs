@@ -3,7 +3,8 @@
 use crate::containers::{nanoseconds, timestamp};
 use crate::db::{change, row, rows};
 use crate::id::is_name;
-use crate::layout::make_dir;
+use crate::layout::{make_dir, remove_tree};
+use crate::lock::{Lock, Wait};
 use crate::{Result, Store, StoreError, Volume};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl Store {
         })?;
         if let Some(grave) = grave {
             // The volume is gone; what cannot be unlinked now the next sweep tries again.
-            let _ = crate::layout::remove_tree(&grave);
+            let _ = remove_tree(&grave);
         }
         Ok(())
     }
@@ -125,12 +126,23 @@ impl Store {
     /// Copies an image's folder (an open directory in the container's root) into an empty volume, with owner, mode and xattrs
     /// of the folder itself; does nothing to a volume that holds something.
     pub fn fill_volume(&self, name: &str, from: BorrowedFd<'_>) -> Result<()> {
+        let folder = self.layout.volume(name);
         let data = self.volume_data(name);
-        let mut entries = fs::read_dir(&data).map_err(StoreError::io("list", &data))?;
-        if entries.next().is_some() {
-            return Ok(());
+        // Of several containers that start at once one fills it, the others wait.
+        let lock = Lock::take_dir(&folder, Wait::Block)?;
+        let marker = folder.join("filling");
+        let broken_off = marker.exists();
+        for entry in fs::read_dir(&data).map_err(StoreError::io("list", &data))? {
+            if !broken_off {
+                return Ok(());
+            }
+            remove_tree(&entry.map_err(StoreError::io("list", &data))?.path())?;
         }
-        crate::copy::copy_tree(from, &data)
+        fs::write(&marker, b"").map_err(StoreError::io("write", &marker))?;
+        crate::copy::copy_tree(from, &data)?;
+        remove_tree(&marker)?;
+        drop(lock);
+        Ok(())
     }
 }
 

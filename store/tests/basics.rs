@@ -189,6 +189,26 @@ fn an_empty_volume_is_filled_and_a_full_one_is_left() {
     std::fs::write(source.join("new"), b"").unwrap();
     store.fill_volume("vol", fd.as_fd()).unwrap();
     assert!(!data.join("new").exists());
+    // A fill that was killed begins anew, and of several at once one fills.
+    std::fs::write(data.parent().unwrap().join("filling"), "").unwrap();
+    let root = store.root().to_owned();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| Store::open(&root).unwrap().fill_volume("vol", fd.as_fd()).unwrap());
+        }
+    });
+    assert!(data.join("new").exists() && data.join("a/g").exists());
+}
+
+#[test]
+fn the_log_of_the_database_does_not_grow_without_end() {
+    let (_folder, store) = open();
+    for i in 0..3000 {
+        store.cache_put(&format!("key{i}"), &"x".repeat(500), &[]).unwrap();
+    }
+    let size = std::fs::metadata(store.root().join("db.sqlite-wal")).unwrap().len();
+    assert!(size < 3 << 20, "{size}");
+    assert_eq!(store.cache_entries().unwrap().len(), 3000);
 }
 
 #[test]
