@@ -89,7 +89,7 @@ pub fn ensure(network: &BridgeNetwork) -> Result<Vec<String>> {
         table::create(filter, &network.table, network.mark)?;
         table::add_bridge(filter, &network.table, &network.bridge)
     })
-    .map_err(during(|| format!("set up nftables table {} (is nf_tables in this kernel?)", network.table)))?;
+    .map_err(during(|| format!("set up nftables table {} (does the kernel have nf_tables with nft_socket, nft_fib_inet, nft_nat, nft_masq?)", network.table)))?;
     // Last, when the table protects what becomes reachable by it.
     if !forwarding_is_on() {
         namespace::write_setting(FORWARDING, "1")?;

@@ -54,7 +54,7 @@ pub(crate) fn forget_to(socket: &mut Socket, addresses: &[Ipv4Addr], port: u16) 
         filter.put_u32(CTA_FILTER_REPLY_FLAGS, 0);
     });
     let mut tuples = Vec::new();
-    socket.get(message, |answer| {
+    forgiven(socket.get(message, |answer| {
         let Some(tuple) = attribute(answer.payload.get(HEADER.len()..).unwrap_or_default(), CTA_TUPLE_ORIG) else {
             return;
         };
@@ -63,7 +63,7 @@ pub(crate) fn forget_to(socket: &mut Socket, addresses: &[Ipv4Addr], port: u16) 
         if ours && tuples.len() < MAX_FORGOTTEN {
             tuples.push(tuple.to_vec());
         }
-    })?;
+    }))?;
     for tuple in tuples {
         let mut message = delete();
         message.nest(CTA_TUPLE_ORIG, |whole| {
@@ -93,9 +93,14 @@ pub(crate) fn forget_from(socket: &mut Socket, container: Ipv4Addr, port: u16) -
 }
 
 fn request(socket: &mut Socket, message: Message) -> Result<(), NetlinkError> {
-    match socket.request(&mut [message]) {
-        // No such flow.
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+    forgiven(socket.request(&mut [message]))
+}
+
+/// No such flow is fine. So is a kernel without this interface (nf_conntrack_netlink): a port is worth publishing even where old
+/// flows to it cannot be forgotten.
+fn forgiven(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    match result {
+        Err(NetlinkError::Refused { errno: Errno::NOENT | Errno::INVAL | Errno::OPNOTSUPP, .. }) => Ok(()),
         other => other,
     }
 }
