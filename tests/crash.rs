@@ -12,40 +12,40 @@ fn kill9(pid: i32) {
 #[test]
 fn of_the_monitor() {
     let env = TestEnv::new();
-    env.ctr("run -d --name c -p 127.0.0.1::80 busybox httpd -f -p 80 -h /etc").ok();
-    let address = env.published("c", "80");
+    env.ctr("run -d --name cc -p 127.0.0.1::80 busybox httpd -f -p 80 -h /etc").ok();
+    let address = env.published("cc", "80");
     http_get(&address, "/passwd");
-    let (monitor, init) = (env.monitor_of("c"), env.pid_of("c"));
+    let (monitor, init) = (env.monitor_of("cc"), env.pid_of("cc"));
     kill9(monitor);
     assert!(wait_for_exit(init, Duration::from_secs(10)), "the container shares its monitor's fate");
     // The next command sees it and says so.
-    eventually("told as ended", || (env.inspect("c", "/State/Status") == "exited").then_some(()));
-    assert_eq!(env.inspect("c", "/State/ExitCode"), 137);
-    assert!(env.inspect("c", "/State/Error").as_str().unwrap().contains("monitor"));
+    eventually("told as ended", || (env.inspect("cc", "/State/Status") == "exited").then_some(()));
+    assert_eq!(env.inspect("cc", "/State/ExitCode"), 137);
+    assert!(env.inspect("cc", "/State/Error").as_str().unwrap().contains("monitor"));
     env.ctr("ps -a").ok().prints("Exited (137)");
     // The port is free, the container starts again.
     std::net::TcpListener::bind(&address).expect("the kernel freed the port");
-    env.ctr("start c").ok();
-    http_get(&env.published("c", "80"), "/passwd");
-    env.ctr("rm -f c").ok();
+    env.ctr("start cc").ok();
+    http_get(&env.published("cc", "80"), "/passwd");
+    env.ctr("rm -f cc").ok();
 }
 
 #[test]
 fn of_the_monitor_and_then_only_rm() {
     let env = TestEnv::new();
-    env.ctr("run -d --rm --name c busybox sh -c 'sleep 1000 & sleep 1000'").ok();
-    kill9(env.monitor_of("c"));
-    env.ctr("rm -f c").ok();
-    env.ctr("run --rm --name c busybox true").ok();
+    env.ctr("run -d --rm --name cc busybox sh -c 'sleep 1000 & sleep 1000'").ok();
+    kill9(env.monitor_of("cc"));
+    env.ctr("rm -f cc").ok();
+    env.ctr("run --rm --name cc busybox true").ok();
 }
 
 #[test]
 fn of_the_init() {
     let env = TestEnv::new();
-    env.ctr("run -d --name c busybox sh -c 'sleep 1000 & sleep 1000'").ok();
-    kill9(env.pid_of("c"));
-    env.ctr("wait c").ok().prints("137");
-    env.ctr("start c").ok();
+    env.ctr("run -d --name cc busybox sh -c 'sleep 1000 & sleep 1000'").ok();
+    kill9(env.pid_of("cc"));
+    env.ctr("wait cc").ok().prints("137");
+    env.ctr("start cc").ok();
 }
 
 #[test]
@@ -67,11 +67,11 @@ fn of_the_command_at_random_moments() {
 #[test]
 fn of_the_foreground_command_leaves_the_container() {
     let env = TestEnv::new();
-    let mut running = env.spawn("run --name c busybox sh -c 'echo up; sleep 1000'");
+    let mut running = env.spawn("run --name cc busybox sh -c 'echo up; sleep 1000'");
     running.line_with("up");
     running.kill();
-    assert_eq!(env.inspect("c", "/State/Status"), "running");
-    env.ctr("rm -f c").ok();
+    assert_eq!(env.inspect("cc", "/State/Status"), "running");
+    env.ctr("rm -f cc").ok();
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn of_an_import_at_random_moments() {
 #[test]
 fn of_an_exec() {
     let env = TestEnv::new();
-    env.ctr("run -d --name c busybox sleep 1000").ok();
-    let mut inside = env.spawn("exec c sh -c 'echo up; sleep 1000'");
+    env.ctr("run -d --name cc busybox sleep 1000").ok();
+    let mut inside = env.spawn("exec cc sh -c 'echo up; sleep 1000'");
     inside.line_with("up");
     inside.kill();
-    env.ctr("exec c true").ok();
-    env.ctr("stop -t 0 c").ok();
-    env.ctr("rm c").ok();
+    env.ctr("exec cc true").ok();
+    env.ctr("stop -t 0 cc").ok();
+    env.ctr("rm cc").ok();
 }

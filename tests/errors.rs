@@ -69,20 +69,20 @@ fn a_full_disk() {
 #[test]
 fn broken_state_is_told_not_trusted() {
     let env = TestEnv::new();
-    let id = env.ctr("create --name c busybox true").ok().text();
+    let id = env.ctr("create --name cc busybox true").ok().text();
     let folder = env.root().join("containers").join(&id);
     assert!(folder.is_dir());
     std::fs::write(folder.join("state.json"), b"{ not json").unwrap();
     let out = env.ctr("ps -a");
     assert!(!out.stderr().contains("panicked"), "{out}");
-    let out = env.ctr("start c");
+    let out = env.ctr("start cc");
     assert!(!out.stderr().contains("panicked"), "{out}");
-    env.ctr("rm -f c").ok();
+    env.ctr("rm -f cc").ok();
     // A folder that somebody else removed.
-    let id = env.ctr("create --name d busybox true").ok().text();
+    let id = env.ctr("create --name dd busybox true").ok().text();
     std::fs::remove_dir_all(env.root().join("containers").join(&id)).unwrap();
-    env.ctr("create --name d busybox true").ok();
-    env.ctr("rm -f d").ok();
+    env.ctr("create --name dd busybox true").ok();
+    env.ctr("rm -f dd").ok();
 }
 
 #[test]

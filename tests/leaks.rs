@@ -8,14 +8,14 @@ fn an_engine_at_work_is_seen_and_at_rest_is_not() {
     let env = TestEnv::new();
     let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
     let before = mounts();
-    env.ctr("run -d --name a -p 127.0.0.1::80 -v vol:/v -m 64m busybox sleep 1000").ok();
+    env.ctr("run -d --name aa -p 127.0.0.1::80 -v vol:/v -m 64m busybox sleep 1000").ok();
     let at_work = env.leaks();
     assert!(!at_work.processes.is_empty(), "a monitor and a container: {at_work:#?}");
     assert!(!at_work.cgroups.is_empty() && !at_work.links.is_empty(), "{at_work:#?}");
     // Not even a running container has a mount on the host.
     assert_eq!((mounts(), at_work.mounts.as_slice()), (before, &[][..]));
-    env.ctr("exec a true").ok();
-    env.ctr("rm -f a").ok();
+    env.ctr("exec aa true").ok();
+    env.ctr("rm -f aa").ok();
     eventually("nothing is left", || env.leaks().is_empty().then_some(()));
 }
 

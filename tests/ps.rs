@@ -63,14 +63,14 @@ fn json_a_line_each() {
 #[test]
 fn inspect() {
     let env = TestEnv::new();
-    let id = env.ctr("run -d --name i -e A=1 -p 127.0.0.1::80 busybox sleep 1000").ok().text();
-    assert_eq!(env.inspect("i", "/Id"), id.as_str());
-    assert_eq!(env.inspect("i", "/Name"), "/i");
-    assert_eq!(env.inspect("i", "/State/Running"), true);
-    assert_eq!(env.inspect("i", "/Config/Image"), "busybox");
-    assert!(env.inspect("i", "/Config/Env").as_array().unwrap().contains(&"A=1".into()));
-    assert!(env.inspect("i", "/NetworkSettings/Ports/80~1tcp/0/HostPort").as_str().unwrap().parse::<u16>().is_ok());
-    env.ctr("inspect -f '{{.State.Status}} {{.Config.Image}}' i").ok().prints("running busybox");
+    let id = env.ctr("run -d --name ii -e A=1 -p 127.0.0.1::80 busybox sleep 1000").ok().text();
+    assert_eq!(env.inspect("ii", "/Id"), id.as_str());
+    assert_eq!(env.inspect("ii", "/Name"), "/i");
+    assert_eq!(env.inspect("ii", "/State/Running"), true);
+    assert_eq!(env.inspect("ii", "/Config/Image"), "busybox");
+    assert!(env.inspect("ii", "/Config/Env").as_array().unwrap().contains(&"A=1".into()));
+    assert!(env.inspect("ii", "/NetworkSettings/Ports/80~1tcp/0/HostPort").as_str().unwrap().parse::<u16>().is_ok());
+    env.ctr("inspect -f '{{.State.Status}} {{.Config.Image}}' ii").ok().prints("running busybox");
     let missing = env.ctr("inspect missing").fails(1).says("No such object: missing");
     assert_eq!(missing.text(), "[]");
 }

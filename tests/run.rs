@@ -41,10 +41,10 @@ fn tells_engine_errors_from_the_commands_own() {
 #[test]
 fn leaves_nothing_half_made_when_the_program_is_missing() {
     let env = TestEnv::new();
-    env.ctr("run --rm --name x busybox no-such-program").fails(127);
+    env.ctr("run --rm --name xx busybox no-such-program").fails(127);
     env.ctr("ps -aq").ok().prints_nothing();
     // The name is free at once.
-    env.ctr("run --rm --name x busybox true").ok();
+    env.ctr("run --rm --name xx busybox true").ok();
 }
 
 #[test]

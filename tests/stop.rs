@@ -60,19 +60,19 @@ fn good_names_are_done_bad_ones_told() {
 fn stop_signal() {
     let env = TestEnv::new();
     let script = "trap 'echo usr1; exit 11' USR1; echo ready; while :; do sleep 1 & wait $!; done";
-    env.ctr(["run", "-d", "--name", "s", "--stop-signal", "SIGUSR1", "busybox", "sh", "-c", script]).ok();
-    env.spawn("logs -f s").line_with("ready");
-    env.ctr("stop s").ok();
-    assert_eq!(env.inspect("s", "/State/ExitCode"), 11);
+    env.ctr(["run", "-d", "--name", "ss", "--stop-signal", "SIGUSR1", "busybox", "sh", "-c", script]).ok();
+    env.spawn("logs -f ss").line_with("ready");
+    env.ctr("stop ss").ok();
+    assert_eq!(env.inspect("ss", "/State/ExitCode"), 11);
 }
 
 #[test]
 fn kill() {
     let env = TestEnv::new();
-    env.ctr("run -d --name k busybox sleep 1000").ok();
-    assert_eq!(env.ctr("kill k").ok().text(), "k");
-    env.ctr("wait k").ok().prints("137");
-    env.ctr("kill k").fails(1).says("is not running").says_it_plainly();
+    env.ctr("run -d --name kk busybox sleep 1000").ok();
+    assert_eq!(env.ctr("kill kk").ok().text(), "kk");
+    env.ctr("wait kk").ok().prints("137");
+    env.ctr("kill kk").fails(1).says("is not running").says_it_plainly();
     start_polite(&env, "polite");
     env.ctr("kill -s TERM polite").ok();
     env.ctr("wait polite").ok().prints("0\n");
@@ -120,16 +120,16 @@ fn create_then_start() {
 #[test]
 fn rm() {
     let env = TestEnv::new();
-    env.ctr("run -d --name r busybox sleep 1000").ok();
-    let refused = env.ctr("rm r").fails(1).says_it_plainly();
+    env.ctr("run -d --name rr busybox sleep 1000").ok();
+    let refused = env.ctr("rm rr").fails(1).says_it_plainly();
     refused.says(
-        "cannot remove container \"r\": container is running: stop the container before removing or force remove",
+        "cannot remove container \"rr\": container is running: stop the container before removing or force remove",
     );
-    assert_eq!(env.ctr("rm -f r").ok().text(), "r");
-    env.ctr("rm r").fails(1).says("No such container: r");
-    env.ctr("rm -f r").ok();
-    env.ctr("create --name c busybox true").ok();
-    env.ctr("container rm c").ok();
+    assert_eq!(env.ctr("rm -f rr").ok().text(), "rr");
+    env.ctr("rm rr").fails(1).says("No such container: rr");
+    env.ctr("rm -f rr").ok();
+    env.ctr("create --name cc busybox true").ok();
+    env.ctr("container rm cc").ok();
     env.ctr("ps -aq").ok().prints_nothing();
 }
 
