@@ -162,7 +162,7 @@ fn its_own_namespaces() {
 #[test]
 fn a_root_of_its_own() {
     let env = TestEnv::new();
-    env.ctr("run --name first busybox sh -c 'echo mine > /etc/mine; rm /bin/vi'").ok();
+    env.ctr("run --name first busybox sh -c 'echo mine > /etc/mine; rm -f /bin/vi'").ok();
     env.ctr("run --rm busybox sh -c 'test ! -e /etc/mine && test -e /bin/vi'").ok();
     env.ctr("start -a first").ok();
     env.ctr("run --rm --read-only busybox touch /x").fails(1).says("Read-only file system");

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How long removal waits for processes on their way out.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a group is begun anew when a neighbour removes the parent meanwhile.
+const MAKE_TRIES: u32 = 100;
 /// Largest control file read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -96,23 +98,36 @@ impl Cgroup {
 
     fn make_folders(&self) -> Result<(), RuntimeError> {
         for folder in &self.folders {
-            let mut here = folder.mount().to_path_buf();
-            for name in self.path.split('/').filter(|name| !name.is_empty()) {
-                if folder.is_v2() {
-                    limits::enable_v2_controllers(&here);
+            let mut tries = 0;
+            while let Err(error) = self.make_folder(folder) {
+                // A neighbour on its way out took the common parent along: again, from the top.
+                let parent_gone =
+                    matches!(&error, RuntimeError::File { source, .. } if source.kind() == ErrorKind::NotFound);
+                tries += 1;
+                if !parent_gone || tries > MAKE_TRIES {
+                    return Err(error);
                 }
-                let parent = here.clone();
-                here.push(name);
-                match fs::create_dir(&here) {
-                    Ok(()) => {}
-                    // A neighbour on its way out took the common parent along.
-                    Err(error) if error.kind() == ErrorKind::NotFound && fs::create_dir_all(&here).is_ok() => {}
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(RuntimeError::file("create control group", &here, error)),
-                }
-                if folder.is_v1_of("cpuset") {
-                    limits::inherit_cpuset(&parent, &here)?;
-                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The group in one hierarchy, with the groups above it.
+    fn make_folder(&self, folder: &Folder) -> Result<(), RuntimeError> {
+        let mut here = folder.mount().to_path_buf();
+        for name in self.path.split('/').filter(|name| !name.is_empty()) {
+            if folder.is_v2() {
+                limits::enable_v2_controllers(&here);
+            }
+            let parent = here.clone();
+            here.push(name);
+            match fs::create_dir(&here) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(RuntimeError::file("create control group", &here, error)),
+            }
+            if folder.is_v1_of("cpuset") {
+                limits::inherit_cpuset(&parent, &here)?;
             }
         }
         Ok(())
