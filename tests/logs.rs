@@ -26,7 +26,7 @@ fn with_times() {
     env.ctr("logs --since 2100-01-01T00:00:00Z done").ok().prints_nothing();
     env.ctr("logs --until 2000-01-01T00:00:00Z done").ok().prints_nothing();
     env.ctr("logs --since 1h done").ok().prints("hello");
-    env.ctr("logs --since yesterday done").fails(1).says("yesterday").says_it_plainly();
+    env.ctr("logs --since yesterday done").either(&[1, 125]).says("yesterday").says_it_plainly();
 }
 
 #[test]
@@ -46,38 +46,45 @@ fn follows_to_the_end() {
     }
 }
 
+/// Four thousand lines, once somebody writes into /gate: half a megabyte of log.
+const CHATTY: &str = "mkfifo /gate; cat /gate; i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo line-$i-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done";
+
+fn start_chatty(env: &TestEnv, files: &str) {
+    let opts = ["--log-opt", "max-size=64k", "--log-opt", files];
+    let words = [&["run", "-d", "--name", "chatty"][..], &opts, &["busybox", "sh", "-c", CHATTY]].concat();
+    env.ctr(words).ok();
+}
+
 #[test]
 fn follows_across_rotation() {
     let env = TestEnv::new();
-    let script = "mkfifo /gate; cat /gate; i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo line-$i-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done";
-    env.ctr([
-        "run",
-        "-d",
-        "--name",
-        "chatty",
-        "--log-opt",
-        "max-size=64k",
-        "--log-opt",
-        "max-file=3",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ])
-    .ok();
-    let mut follower = env.spawn("logs -f chatty");
+    start_chatty(&env, "max-file=20");
+    let mut followers = [env.spawn("logs -f chatty"), env.spawn("logs -f chatty")];
+    eventually("the gate", || (env.ctr("exec chatty test -p /gate").code() == 0).then_some(()));
     env.ctr("exec chatty sh -c 'echo go > /gate'").ok();
-    follower.line_with("go");
-    for i in 1..=4000 {
-        let line = follower.line();
-        assert!(line.starts_with(&format!("line-{i}-")), "line {i} is {line}");
+    for follower in &mut followers {
+        follower.line_with("go");
+        for i in 1..=4000 {
+            let line = follower.line();
+            assert!(line.starts_with(&format!("line-{i}-")), "line {i} is {line}");
+        }
     }
-    follower.wait().ok();
-    // What is kept is bounded: three files of 64 KiB.
+    for follower in followers {
+        follower.wait().ok();
+    }
+}
+
+#[test]
+fn rotation_bounds_the_disk() {
+    let env = TestEnv::new();
+    start_chatty(&env, "max-file=3");
+    eventually("the gate", || (env.ctr("exec chatty test -p /gate").code() == 0).then_some(()));
+    env.ctr("exec chatty sh -c 'echo go > /gate'").ok();
+    env.ctr("wait chatty").ok();
     let folder = env.root().join("containers").join(env.inspect("chatty", "/Id").as_str().unwrap());
     let logs = std::fs::read_dir(folder).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().contains("log"));
     let total: u64 = logs.map(|entry| entry.metadata().unwrap().len()).sum();
-    assert!(total < 4 * 65_536, "{total}");
+    assert!(total > 65_536 && total < 4 * 65_536, "{total}");
     assert_eq!(env.ctr("logs --tail 1 chatty").ok().text().split('-').nth(1), Some("4000"));
 }
 
@@ -95,7 +102,9 @@ fn long_lines_and_odd_bytes_survive() {
     let env = TestEnv::new();
     env.ctr("run --name long busybox sh -c 'head -c 100000 /dev/zero | tr \"\\0\" a; printf \"\\377\\001\\\\\"'").ok();
     let out = env.ctr("logs long").ok();
-    assert_eq!(out.bytes().len(), 100_003);
+    // What is no UTF-8 is kept as U+FFFD, in the log of JSON lines.
+    assert_eq!(out.stdout().chars().count(), 100_003);
+    assert!(out.stdout().ends_with("\u{fffd}\u{1}\\"));
     let env2 = TestEnv::new();
     env2.ctr("run --name partial busybox printf no-newline").ok();
     assert_eq!(env2.ctr("logs partial").ok().stdout(), "no-newline");

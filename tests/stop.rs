@@ -150,7 +150,13 @@ fn attach_sees_what_comes() {
     let mut attached = env.spawn("attach cat");
     attached.write("hello\n");
     attached.line_with("hello");
+    // The container's stdin outlives this client's: others may attach.
     attached.close_stdin();
-    attached.wait().ok();
+    let mut other = env.spawn("attach cat");
+    other.write("again\n");
+    other.line_with("again");
+    env.ctr("kill cat").ok();
+    attached.wait().fails(137);
+    other.wait().fails(137);
     env.ctr("attach cat").fails(1).says_it_plainly();
 }
