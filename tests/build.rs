@@ -199,7 +199,7 @@ fn mistakes_are_shown_where_they_are() {
         ("FROM busybox\nCOPY ../outside /x\n", &["outside"]),
         ("FROM nothing-of-the-kind:0\n", &["nothing-of-the-kind:0"]),
         ("RUN true\n", &["FROM"]),
-        ("", &["empty"]),
+        ("", &["no instructions"]),
         ("FROM busybox\nEXPOSE x\n", &["x", "2"]),
         ("FROM busybox\nCOPY --from=nope /a /b\n", &["nope"]),
         ("FROM busybox\nUSER ghost\nRUN true\n", &["ghost"]),

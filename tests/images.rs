@@ -34,7 +34,7 @@ fn import_takes_changes_and_stdin() {
     env.ctr("import missing.tar x").fails(1).says("missing.tar").says_it_plainly();
     env.write("not.tar", "this is no archive at all");
     env.ctr("import not.tar x").fails(1).says_it_plainly();
-    env.ctr("import -c 'RUN x' r.tar.gz x").fails(1).says("RUN").says_it_plainly();
+    env.ctr("import -c 'RUN x' r.tar.gz x").either(&[1, 125]).says("RUN").says_it_plainly();
 }
 
 #[test]
@@ -42,7 +42,9 @@ fn tag_and_remove() {
     let env = TestEnv::new();
     env.ctr("tag busybox mine:1").ok();
     env.ctr("image tag mine:1 example.com:5000/group/mine").ok();
-    assert_eq!(env.ctr("images -q").ok().lines().len(), 3);
+    // One image under three names.
+    assert_eq!(env.ctr("images -q").ok().lines().len(), 1);
+    assert_eq!(env.ctr("images --format '{{.Repository}}:{{.Tag}}'").ok().lines().len(), 3);
     env.ctr("images mine").ok().prints("mine");
     env.ctr("rmi mine:1").ok().prints("Untagged: mine:1");
     env.ctr("run --rm busybox true").ok();

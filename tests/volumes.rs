@@ -80,7 +80,7 @@ fn grammar_errors() {
     for (flag, value, word) in [
         ("-v", "a:b:c:d", "a:b:c:d"),
         ("-v", "x:relative", "relative"),
-        ("-v", "x:/y:sideways", "sideways"),
+        ("-v", "xx:/y:sideways", "sideways"),
         ("--mount", "type=carpet,dst=/x", "carpet"),
         ("--mount", "type=bind,src=/tmp", "target"),
         ("--mount", "type=bind,source=/tmp,dst=/x,colour=red", "colour"),

@@ -61,6 +61,6 @@ impl Engine {
             cgroup.kill_all()?;
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(cgroup.remove_with_parents()?)
+        Ok(cgroup.remove()?)
     }
 }

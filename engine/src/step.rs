@@ -132,7 +132,7 @@ impl Engine {
             if crate::ProcessId::of(pid).is_none() {
                 let cgroup = runtime::Cgroup::open(&format!("{}/{name}", self.cgroup_parent()));
                 // One that another command removes this moment is gone as well.
-                let _gone = cgroup.and_then(|cgroup| cgroup.kill_all().and_then(|()| cgroup.remove_with_parents()));
+                let _gone = cgroup.and_then(|cgroup| cgroup.kill_all().and_then(|()| cgroup.remove()));
             }
         }
     }
@@ -192,7 +192,7 @@ pub(crate) fn run(inherited: Inherited) -> Result<()> {
         streams.drain(DRAIN_LIMIT);
         status.code = code.into();
         status.oom_killed = code == 137 && created.cgroup.oom_kills().is_ok_and(|kills| kills > 0);
-        let _left = created.cgroup.remove_with_parents();
+        let _left = created.cgroup.remove();
     }
     step.clear();
     // The container is gone. Told so, the build may end at once, and what is left to remove is ours alone.
@@ -263,7 +263,7 @@ impl Step<'_> {
         }
         if let Err(error) = created.start() {
             let _reaped = created.wait();
-            let _left = created.cgroup.remove_with_parents();
+            let _left = created.cgroup.remove();
             return Err(error.into());
         }
         Ok(created)

@@ -172,7 +172,7 @@ fn create_with(request: CreateRequest<'_>, listener: Option<OwnedFd>) -> Result<
         Ok(created) => Ok(created),
         Err(error) => {
             // The first error is the one to tell; a folder that stays is empty and taken over by the next attempt.
-            let _removed = cgroup.remove_with_parents();
+            let _removed = cgroup.remove();
             Err(error)
         }
     }

@@ -189,7 +189,7 @@ impl Monitor {
             let _killed = send_signal(created.pidfd.as_fd(), SIGKILL);
             let _reaped = created.wait();
             self.streams.drain(Duration::ZERO);
-            let _left = created.cgroup.remove_with_parents();
+            let _left = created.cgroup.remove();
             return Err(error);
         }
         Ok(created)
@@ -306,7 +306,7 @@ impl Monitor {
         }
         self.streams.drain(DRAIN_LIMIT);
         let oom_killed = code == 137 && created.cgroup.oom_kills().is_ok_and(|kills| kills > 0);
-        let _left = created.cgroup.remove_with_parents();
+        let _left = created.cgroup.remove();
         self.state.status = Status::Exited;
         self.state.init = None;
         self.state.exit_code = code.into();
