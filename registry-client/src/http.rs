@@ -448,10 +448,11 @@ impl Resolver for Names {
             found.push(std::net::SocketAddr::new(ip, port));
             return Ok(found);
         }
-        let addresses = self
-            .0
-            .resolve(host, port)
-            .map_err(|e| ureq::Error::Other(format!("cannot look up the host name {host:?}: {}", plain(&e)).into()))?;
+        let addresses = self.0.resolve(host, port).map_err(|e| {
+            let why = plain(&e);
+            let told = why.contains(host);
+            ureq::Error::Other(if told { why } else { format!("cannot look up {host:?}: {why}") }.into())
+        })?;
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
             found.push(address);
         }
