@@ -1,105 +1,16 @@
-//! Layers: tars in, tars out, and what hostile ones may not do.
+//! Layers: tars in, tars out.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod kit;
+
+use kit::{Fixture, Tar, from, gzip, ingest, is_whiteout, open, xattr};
 use oci::{Descriptor, Digest, MediaType};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use store::{Store, StoreError};
-
-struct Fixture {
-    _folder: tempfile::TempDir,
-    path: PathBuf,
-    store: Store,
-}
-
-fn open() -> Fixture {
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let store = Store::open(&folder.path().join("root")).unwrap();
-    Fixture { path: folder.path().to_owned(), _folder: folder, store }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// Ingests a tar as a gzip'd layer; returns its folder.
-fn ingest(store: &Store, tar: &[u8]) -> Result<PathBuf, StoreError> {
-    let blob = gzip(tar);
-    let diff_id = Digest::sha256(tar);
-    let descriptor = Descriptor::of(MediaType::OCI_LAYER_GZIP, &blob);
-    store.ingest_layer(&descriptor, &diff_id, &mut |at| from(&blob, at), &|_| ())?;
-    Ok(store.layer_dir(&diff_id))
-}
-
-fn from(bytes: &[u8], offset: u64) -> std::io::Result<Box<dyn Read>> {
-    Ok(Box::new(Cursor::new(bytes[usize::try_from(offset).unwrap()..].to_vec())))
-}
-
-/// A tar built header by header.
-#[derive(Default)]
-struct Tar {
-    bytes: Vec<u8>,
-}
-
-impl Tar {
-    fn entry(mut self, kind: tar::EntryType, path: &str, link: &str, data: &[u8]) -> Tar {
-        let mut header = tar::Header::new_ustar();
-        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
-        header.set_entry_type(kind);
-        header.set_mode(if kind == tar::EntryType::Directory { 0o755 } else { 0o644 });
-        header.set_mtime(1_000_000_000);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(data.len() as u64);
-        header.set_cksum();
-        self.bytes.extend_from_slice(header.as_bytes());
-        self.bytes.extend_from_slice(data);
-        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
-        self
-    }
-    fn file(self, path: &str, data: &str) -> Tar {
-        self.entry(tar::EntryType::Regular, path, "", data.as_bytes())
-    }
-    fn dir(self, path: &str) -> Tar {
-        self.entry(tar::EntryType::Directory, path, "", b"")
-    }
-    fn symlink(self, path: &str, to: &str) -> Tar {
-        self.entry(tar::EntryType::Symlink, path, to, b"")
-    }
-    fn link(self, path: &str, to: &str) -> Tar {
-        self.entry(tar::EntryType::Link, path, to, b"")
-    }
-    fn pax(self, records: &[(&str, &str)]) -> Tar {
-        let mut data = String::new();
-        for (key, value) in records {
-            let rest = key.len() + value.len() + 3;
-            let length = (rest + 1..).find(|l| rest + l.to_string().len() == *l).unwrap();
-            data.push_str(&format!("{length} {key}={value}\n"));
-        }
-        self.entry(tar::EntryType::XHeader, "pax", "", data.as_bytes())
-    }
-    fn end(mut self) -> Vec<u8> {
-        self.bytes.extend_from_slice(&[0; 1024]);
-        self.bytes
-    }
-}
-
-fn is_whiteout(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0)
-}
-
-fn xattr(path: &Path, key: &str) -> Option<Vec<u8>> {
-    let mut value = vec![0; 1000];
-    let n = rustix::fs::lgetxattr(path, key, &mut value[..]).ok()?;
-    value.truncate(n);
-    Some(value)
-}
 
 /// Every file below, with what of it must survive.
 fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
@@ -216,95 +127,6 @@ fn a_folder_in_the_place_of_a_whiteout_hides_what_is_below() {
     for name in ["d", "e"] {
         assert_eq!(xattr(&layer.join(name), "trusted.overlay.opaque").unwrap(), b"y");
     }
-}
-
-#[test]
-fn links_lead_nowhere_but_into_the_layer() {
-    let f = open();
-    let outside = f.path.join("outside");
-    std::fs::create_dir(&outside).unwrap();
-    std::fs::write(outside.join("secret"), "s").unwrap();
-    let out = outside.to_str().unwrap();
-    let tars = [
-        Tar::default().symlink("l", out).file("l/f", "x"),
-        Tar::default().symlink("l", "../../../../../../../../../..").file(&format!("l{out}/f"), "x"),
-        Tar::default().symlink("a", "b").symlink("b", out).file("a/f", "x"),
-        Tar::default().symlink("l", &format!("{out}/secret")).file("l", "x"),
-        Tar::default().symlink("l", out).file("l/.wh.secret", ""),
-        Tar::default().symlink("l", out).entry(tar::EntryType::Fifo, "l/fifo", "", b""),
-        Tar::default().symlink("l", out).dir("l/").file("l/f", "x"),
-        Tar::default().symlink("l", out).pax(&[("SCHILY.xattr.user.x", "1")]).symlink("l", out),
-        Tar::default().file("/absolute", "x").file("./a/../b", "x"),
-    ];
-    for (i, tar) in tars.into_iter().enumerate() {
-        ingest(&f.store, &tar.end()).unwrap_or_else(|e| panic!("{i}: {e}"));
-    }
-    let links =
-        [Tar::default().symlink("l", out).link("h", "l/secret"), Tar::default().link("h", &format!("{out}/secret"))];
-    for tar in links {
-        let layer = ingest(&f.store, &tar.end()).unwrap();
-        assert!(!layer.join("h").exists());
-    }
-    let entries: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(entries, ["secret"]);
-    assert_eq!(std::fs::metadata(outside.join("secret")).unwrap().nlink(), 1);
-    assert!(!Path::new("/absolute").exists());
-}
-
-#[test]
-fn what_cannot_be_honest_is_refused() {
-    let f = open();
-    let long = "x/".repeat(3000);
-    for (tar, why) in [
-        (Tar::default().file("../x", ""), "out of the layer"),
-        (Tar::default().file("a/../../x", ""), "out of the layer"),
-        (Tar::default().link("h", "../../etc/passwd"), "out of the layer"),
-        (Tar::default().file(".wh.", ""), "a whiteout of nothing"),
-        (Tar::default().file("d/.wh...", ""), "a whiteout of nothing"),
-        (Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", ""), "too many links"),
-        (Tar::default().file("a", "").file("a/b", ""), "no folder"),
-        (Tar::default().dir("d/").link("h", "d"), "a hard link to a folder"),
-        (Tar::default().pax(&[("path", &long)]).file("x", ""), "4096"),
-        (Tar::default().pax(&[("size", "99999999999999999999")]).file("x", ""), "number"),
-        (Tar::default().pax(&[("size", "18446744073709551615")]).file("x", ""), ""),
-        (Tar::default().file("x", "").pax(&[("path", "y")]), "without its entry"),
-        (Tar { bytes: vec![1; 1024] }, "no tar"),
-        (Tar::default().pax(&[("path", &"p".repeat(2 << 20))]).file("x", ""), "over the limit"),
-    ] {
-        let message = ingest(&f.store, &tar.end()).unwrap_err().to_string();
-        assert!(message.contains(why), "{message}");
-        assert!(!message.contains('\n'));
-    }
-    assert_eq!(std::fs::read_dir(f.store.root().join("layers")).unwrap().count(), 0);
-}
-
-#[test]
-fn a_pax_size_counts_wherever_a_headers_would() {
-    let f = open();
-    // What reads the header's size 0 sees the inner header as an entry of its own.
-    let inner = Tar::default().file("smuggled", "").bytes;
-    let mut tar = Tar::default().pax(&[("size", &inner.len().to_string())]);
-    let header_at = tar.bytes.len();
-    tar = tar.file("outer", "");
-    tar.bytes.truncate(header_at + 512);
-    tar.bytes.extend_from_slice(&inner);
-    let layer = ingest(&f.store, &tar.file("after", "x").end()).unwrap();
-    assert!(!layer.join("smuggled").exists());
-    assert_eq!(std::fs::read(layer.join("outer")).unwrap(), inner);
-    assert!(layer.join("after").exists());
-}
-
-#[test]
-fn overlays_own_attributes_are_not_taken_from_a_tar() {
-    let f = open();
-    let records = [
-        ("SCHILY.xattr.trusted.overlay.redirect", "/etc"),
-        ("SCHILY.xattr.user.overlay.opaque", "y"),
-        ("SCHILY.xattr.user.fine", "1"),
-    ];
-    let layer = ingest(&f.store, &Tar::default().pax(&records).dir("d/").end()).unwrap();
-    assert_eq!(xattr(&layer.join("d"), "trusted.overlay.redirect"), None);
-    assert_eq!(xattr(&layer.join("d"), "user.overlay.opaque"), None);
 }
 
 #[test]
@@ -601,43 +423,3 @@ fn a_whiteout_or_an_opaque_folder_below_ends_the_search() {
         assert_eq!(std::fs::metadata(layers[2].join(folder)).unwrap().uid(), 0, "{folder}");
     }
 }
-
-proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
-    /// Entries of few names, so that they meet: links onto folders onto whiteouts onto files.
-    #[test]
-    fn no_order_of_entries_reaches_outside(
-        entries in proptest::collection::vec((0..7_usize, 0..NAMES.len(), 0..NAMES.len()), 1..12),
-    ) {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        let outside = folder.path().join("outside");
-        std::fs::create_dir_all(outside.join("d")).unwrap();
-        std::fs::write(outside.join("f"), "untouched").unwrap();
-        let away = outside.to_str().unwrap();
-        let store = Store::open(&folder.path().join("root")).unwrap();
-        let mut tar = Tar::default();
-        for (kind, name, target) in entries {
-            let (name, target) = (NAMES[name], NAMES[target]);
-            tar = match kind {
-                0 => tar.file(name, "data"),
-                1 => tar.dir(name),
-                2 => tar.symlink(name, target),
-                3 => tar.symlink(name, away),
-                4 => tar.link(name, target),
-                5 => tar.file(&match name.rsplit_once('/') {
-                    Some((folder, last)) => format!("{folder}/.wh.{last}"),
-                    None => format!(".wh.{name}"),
-                }, ""),
-                _ => tar.file(&format!("{name}/.wh..wh..opq"), ""),
-            };
-        }
-        let _ = ingest(&store, &tar.end());
-        let left: std::collections::BTreeSet<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
-        proptest::prop_assert_eq!(left, ["d".into(), "f".into()].into_iter().collect());
-        proptest::prop_assert_eq!(std::fs::read_dir(outside.join("d")).unwrap().count(), 0);
-        proptest::prop_assert_eq!(std::fs::read(outside.join("f")).unwrap(), b"untouched");
-        proptest::prop_assert_eq!(std::fs::metadata(outside.join("f")).unwrap().nlink(), 1);
-    }
-}
-
-const NAMES: [&str; 9] = ["a", "b", "a/b", "b/a", "a/f", "b/d/x", "a/a/f", "../a", "a/../b"];
