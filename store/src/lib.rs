@@ -1,8 +1,18 @@
 //! What ctr keeps on disk: blobs, layers, images, containers, networks' addresses, volumes.
 //!
-//! Content lies in files named by digest; SQLite holds what needs transactions and look-ups. Locks are
+//! Content lies in files named by digest; SQLite ([`db`]) holds what needs transactions and look-ups. Locks are
 //! flocks, so a killed process leaves none; what it left half made lies in `ingest/` or `trash/`, where
-//! any later command sweeps it up.
+//! any later command sweeps it up ([`sweep`]).
+//!
+//! The rules everything here keeps:
+//! - Nothing is visible before it is whole: made in a locked folder of `ingest/`, verified, renamed, then its row.
+//! - What a living process relies on but no row names is leased ([`lease`]); the collector ([`remove`]) takes a thing's
+//!   lock, looks at leases and rows, and moves it to `trash/` in the transaction that forgets it.
+//! - No fsync per file. A row carries the boot it was written in until [`Store::sync`]; of an earlier boot it is
+//!   believed only after its content has been hashed again.
+//! - Layers come in through [`layer::ingest`] (from outside, any tar: [`layer::read`], [`layer::extract`],
+//!   [`layer::chain`]) or [`layer::commit`] (an upperdir), and go out as the one deterministic tar of [`layer_tar`].
+#![allow(rustdoc::private_intra_doc_links)] // The map above is for who reads the source.
 
 mod archive;
 mod cache;

@@ -243,6 +243,14 @@ fn a_full_disk_is_an_error_and_reading_goes_on() {
         );
         assert!(!message.contains('\n'));
     }
+    // Nothing half-made takes up what space there is.
+    assert_eq!(
+        std::fs::read_dir(root.join("ingest"))
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "partial"))
+            .count(),
+        0
+    );
     // A child of another test may hold the file open between its fork and its exec.
     file.set_len(0).unwrap();
     drop(store);

@@ -14,7 +14,7 @@ use oci::{Descriptor, Digest, Hasher};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes read at a time where only the hash of them counts.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -59,14 +59,31 @@ impl Store {
             first.discard();
             made = self.unpack(&lock, blob, diff_id, &mut BlobSource::begin(self, blob, open, progress)?);
         }
+        if made.as_ref().is_err_and(is_full_disk) {
+            // Its space is worth more now than the part of the download.
+            self.discard_partial(blob);
+        }
         drop(blob_lock);
         made
+    }
+
+    fn discard_partial(&self, blob: &Descriptor) {
+        // What cannot be removed the sweep takes in a week.
+        let _ = fs::remove_file(self.partial(blob));
+    }
+
+    fn partial(&self, blob: &Descriptor) -> PathBuf {
+        self.layout.ingest(&format!("{}.partial", blob.digest.as_str().replace(':', "-")))
     }
 
     fn unpack(&self, lock: &NameLock, blob: &Descriptor, diff_id: &Digest, source: &mut BlobSource<'_>) -> Result<()> {
         let scratch = self.new_scratch()?;
         let (made, fs) = Store::new_layer_folder(scratch.path())?;
-        let read_failed = |source| StoreError::LayerRead { digest: blob.digest.clone(), source };
+        let partial = source.path.clone();
+        let read_failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::StorageFull => StoreError::Io { operation: "write", path: partial.clone(), source },
+            _ => StoreError::LayerRead { digest: blob.digest.clone(), source },
+        };
         let most = FREE_BYTES.max(blob.size.saturating_mul(MAX_RATIO));
         let unpacked = Primed::new(&mut *source).and_then(decompress).map_err(read_failed).and_then(|plain| {
             let unpack = Unpack { root: &fs, marks: self.marks(), hasher: diff_id.hasher(), most };
@@ -93,6 +110,10 @@ impl Store {
 /// Whether the source, not the content, is what failed.
 fn is_source_failure(result: &Result<()>) -> bool {
     matches!(result, Err(StoreError::LayerRead { .. } | StoreError::Io { .. } | StoreError::Database { .. }))
+}
+
+fn is_full_disk(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
 }
 
 fn layer_file(diff_id: &Digest, extracted: Extracted, boot: &str) -> LayerFile {
@@ -154,7 +175,7 @@ struct BlobSource<'a> {
     current: Option<Box<dyn Read>>,
     /// The partial file, or the finished blob.
     file: File,
-    path: std::path::PathBuf,
+    path: PathBuf,
     /// The file is the finished blob: nothing is to be written.
     finished: bool,
     /// Bytes the file had at the beginning.
@@ -175,7 +196,7 @@ impl<'a> BlobSource<'a> {
         progress: &'a dyn Fn(u64),
     ) -> Result<BlobSource<'a>> {
         let whole = store.layout.blob(&blob.digest);
-        let partial = store.layout.ingest(&format!("{}.partial", blob.digest.as_str().replace(':', "-")));
+        let partial = store.partial(blob);
         let (file, path, finished) = match File::open(&whole) {
             Ok(file) if length(&file, &whole)? == blob.size => (file, whole, true),
             _ => {
