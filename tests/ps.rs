@@ -11,7 +11,7 @@ fn the_table() {
     let titles: Vec<_> = lines[0].split("   ").map(str::trim).filter(|word| !word.is_empty()).collect();
     assert_eq!(titles, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
     assert!(lines[1].starts_with(&id[..12]), "{}", lines[1]);
-    for part in ["busybox", "\"sh -c sleep 1000; e…\"", "Up ", "web"] {
+    for part in ["busybox", "\"sh -c 'sleep 1000; …\"", "Up ", "web"] {
         assert!(lines[1].contains(part), "{part:?} in {}", lines[1]);
     }
 }

@@ -84,7 +84,7 @@ fn summary(row: ContainerRow, state: &State, config: &ContainerConfig, size_byte
     ContainerSummary {
         image: config.spec.image.clone(),
         image_id: config.image_id.clone(),
-        command: config.argv.join(" "),
+        command: shown(&config.argv),
         created: row.created,
         status: state.status,
         exit_code: state.exit_code,
@@ -111,4 +111,9 @@ pub(crate) fn disk_usage(folder: &Path) -> u64 {
         _ => 0,
     };
     entries.flatten().map(size).sum()
+}
+/// A command line as docker shows it: words with blanks in quotes.
+fn shown(argv: &[String]) -> String {
+    let words = argv.iter().map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() });
+    words.collect::<Vec<_>>().join(" ")
 }
