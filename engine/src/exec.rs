@@ -102,11 +102,12 @@ impl Engine {
         let init = state.init.filter(|_| state.status == Status::Running);
         let init = init.ok_or_else(|| EngineError::NotRunning(row.id.clone()))?;
         let id = store::new_id()?;
+        let config = ContainerConfig::load(&self.store().container_dir(&row.id))?;
         let request = HelperRequest {
             spec: spec.clone(),
-            config: ContainerConfig::load(&self.store().container_dir(&row.id))?,
             init,
-            cgroup: self.cgroup_path(&row.id),
+            cgroup: self.cgroup_of(&row.id, Some(&config)),
+            config,
             cgroup_parent: self.cgroup_parent(),
             record: self.record_path(&row.id, &id),
             attached: attach.is_some(),

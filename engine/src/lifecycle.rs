@@ -209,7 +209,8 @@ impl Engine {
         if !self.observe(&row)?.status.is_active() {
             return Err(EngineError::NotRunning(row.id));
         }
-        let pids = Cgroup::open(&self.cgroup_path(&row.id))?.processes()?;
+        let config = ContainerConfig::load(&self.store().container_dir(&row.id))?;
+        let pids = Cgroup::open(&self.cgroup_of(&row.id, Some(&config)))?.processes()?;
         Ok(crate::top::table(&pids))
     }
 

@@ -1,5 +1,6 @@
 //! The engine's default network, and names of what is global on a machine: several data roots live side by side.
 
+use crate::config::ContainerConfig;
 use crate::monitor::presence::LastOut;
 use crate::{Engine, EngineError, Result};
 use network::BridgeNetwork;
@@ -19,9 +20,12 @@ impl Engine {
         if self.tag.is_empty() { "/ctr".to_owned() } else { format!("/ctr-{}", self.tag) }
     }
 
-    /// A container's control group.
-    pub(crate) fn cgroup_path(&self, id: &str) -> String {
-        format!("{}/{id}", self.cgroup_parent())
+    /// A container's control group: below `--cgroup-parent`, else below that of the root.
+    pub(crate) fn cgroup_of(&self, id: &str, config: Option<&ContainerConfig>) -> String {
+        match config.and_then(|config| config.spec.cgroup_parent.as_ref()) {
+            Some(parent) => format!("/{}/{id}", parent.trim_matches('/')),
+            None => format!("{}/{id}", self.cgroup_parent()),
+        }
     }
 
     /// The folder of a container's socket.

@@ -3,6 +3,7 @@
 
 use crate::config::ContainerConfig;
 use crate::monitor::launch::remove_run_dir;
+use crate::monitor::presence;
 use crate::{Engine, Result, State};
 use runtime::Cgroup;
 use std::time::{Duration, Instant};
@@ -46,13 +47,17 @@ impl Engine {
         } else {
             state.save(&folder)?;
         }
+        if let Some(what) = self.last_out() {
+            presence::clear_after_lost(&what);
+        }
         Ok(state)
     }
 
     /// Kills what a lost monitor left running and removes its cgroup and socket: an upper folder may not be mounted twice.
     pub(crate) fn clear_leftovers(&self, id: &str) -> Result<()> {
         remove_run_dir(&self.run_dir(id));
-        let cgroup = Cgroup::open(&self.cgroup_path(id))?;
+        let config = ContainerConfig::load(&self.store().container_dir(id)).ok();
+        let cgroup = Cgroup::open(&self.cgroup_of(id, config.as_ref()))?;
         if !cgroup.exists() {
             return Ok(());
         }

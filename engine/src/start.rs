@@ -85,10 +85,7 @@ impl Engine {
             run_dir: self.run_dir(&row.id),
             trash: self.root().join("trash"),
             layers: self.store().container_layers(row)?,
-            cgroup: config.spec.cgroup_parent.as_ref().map_or_else(
-                || self.cgroup_path(&row.id),
-                |parent| format!("/{}/{}", parent.trim_matches('/'), row.id),
-            ),
+            cgroup: self.cgroup_of(&row.id, Some(&config)),
             cgroup_parent: self.cgroup_parent(),
             last_out: self.last_out(),
             network,

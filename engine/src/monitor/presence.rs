@@ -56,11 +56,22 @@ impl Presence {
         // Whoever comes meanwhile stays, and is the last one then.
         let _shared = flock(&lock, FlockOperation::LockShared);
         std::thread::sleep(LINGER);
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            if let Some(network) = &what.network {
-                let _left = network::remove(network, true);
-            }
-            cgroups::remove_parent(&what.cgroup_parent);
+        remove_if_last(&lock, &what);
+    }
+}
+
+/// Does what a lost monitor could not: for commands that have cleared up after one.
+pub(crate) fn clear_after_lost(what: &LastOut) {
+    if let Ok(lock) = open(&what.lock, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        remove_if_last(&lock, what);
+    }
+}
+
+fn remove_if_last(lock: &OwnedFd, what: &LastOut) {
+    if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if let Some(network) = &what.network {
+            let _left = network::remove(network, true);
         }
+        cgroups::remove_parent(&what.cgroup_parent);
     }
 }
