@@ -96,6 +96,11 @@ impl EngineError {
         }
     }
 
+    /// The image is not in the store: it may be in a registry.
+    pub fn is_missing_image(&self) -> bool {
+        matches!(self, EngineError::Store(store::StoreError::NoSuchImage(_)))
+    }
+
     pub(crate) fn io(operation: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> EngineError {
         EngineError::Io { operation, path: path.as_ref().to_owned(), source: source.into() }
     }

@@ -219,6 +219,9 @@ pub(crate) fn tmpfs(target: &str, read_only: bool, given: &[String]) -> Mount {
             _ => options.push(option.clone()),
         }
     }
+    if !options.iter().any(|option| option.starts_with("mode=")) {
+        options.push("mode=1777".to_owned());
+    }
     if read_only {
         options.push("ro".to_owned());
     }
