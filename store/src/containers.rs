@@ -55,7 +55,7 @@ impl Store {
         Ok(made)
     }
 
-    fn insert_container(&self, tx: &Transaction<'_>, new: &ContainerRow) -> Result<()> {
+    pub(crate) fn insert_container(&self, tx: &Transaction<'_>, new: &ContainerRow) -> Result<()> {
         let error = self.db.error("create a container");
         let layers = serde_json::json!(new.layers).to_string();
         let image = new.image.as_ref().map(Digest::as_str);

@@ -238,6 +238,20 @@ impl Store {
         manifest: Option<&Descriptor>,
         names: &[Reference],
     ) -> Result<Digest> {
+        let id = self.insert_image(id, config, built, manifest, names)?;
+        // What killed pulls and builds left; a failure here is the next sweep's matter.
+        let _ = self.sweep();
+        Ok(id)
+    }
+
+    pub(crate) fn insert_image(
+        &self,
+        id: Digest,
+        config: &ImageConfig,
+        built: bool,
+        manifest: Option<&Descriptor>,
+        names: &[Reference],
+    ) -> Result<Digest> {
         let diff_ids = &config.rootfs.diff_ids;
         for diff_id in diff_ids {
             if !self.has_layer(diff_id) {
@@ -272,8 +286,6 @@ impl Store {
             }
             self.write_image_file(tx, &id)
         })?;
-        // What killed pulls and builds left; a failure here is the next sweep's matter.
-        let _ = self.sweep();
         Ok(id)
     }
 

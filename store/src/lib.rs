@@ -32,6 +32,7 @@ mod manifests;
 mod names;
 mod networks;
 mod open;
+mod rebuild;
 mod remove;
 mod sweep;
 mod types;

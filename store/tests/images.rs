@@ -333,3 +333,31 @@ fn what_a_power_cut_damaged_is_noticed_and_mended_where_it_can_be() {
     let kept = f.store.layer_dir(&f.store.image("third").unwrap().config.rootfs.diff_ids[0]);
     assert_eq!(layers(&f, "third").unwrap(), [kept]);
 }
+
+#[test]
+fn a_lost_database_is_made_anew_from_the_files() {
+    let mut f = open();
+    let id = image(&f.store, &["a", "b"], &["x", "y:2"]);
+    let pushed = image(&f.store, &["c"], &["z"]);
+    let manifest = f.store.manifest_of(&f.store.image("z").unwrap()).unwrap();
+    let made = container(&f.store, &id);
+    f.store.rename_container(&made, "renamed").unwrap();
+    let network = f.store.create_network("net", serde_json::json!({"subnet": "10.0.0.0/8"})).unwrap();
+    let volume = f.store.create_volume(Some("vol"), &Default::default(), &Default::default()).unwrap();
+    let (images, row) = (f.store.images().unwrap(), f.store.container(&made).unwrap());
+    let root = f.path.join("root");
+    std::fs::write(root.join("db.sqlite"), "rubbish").unwrap();
+    std::fs::write(root.join("networks/broken.json"), "{").unwrap();
+    let (store, unreadable) = Store::rebuild(&root).unwrap();
+    assert_eq!(unreadable, [root.join("networks/broken.json")]);
+    f.store = store;
+    assert_eq!(f.store.images().unwrap(), images);
+    assert_eq!(f.store.container("renamed").unwrap(), row);
+    assert_eq!(f.store.network("net").unwrap(), network);
+    assert_eq!(f.store.volume("vol").unwrap(), volume);
+    let again = f.store.image(pushed.as_str()).unwrap();
+    assert_eq!(f.store.manifest_of(&again).unwrap(), manifest);
+    assert_eq!(f.store.container_layers(&row).unwrap().len(), 2);
+    // Nothing of it is garbage.
+    assert_eq!(f.store.collect_garbage().unwrap(), store::Collected::default());
+}
