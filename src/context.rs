@@ -67,7 +67,7 @@ impl Context {
         let state = match self.state.clone().or_else(|| self.env_set("CTR_STATE").map(PathBuf::from)) {
             Some(state) => state,
             // A root of its own has a state of its own: two roots never share a socket.
-            None if root != PathBuf::from(engine::DEFAULT_ROOT) => match self.env_set("XDG_RUNTIME_DIR") {
+            None if root.as_os_str() != engine::DEFAULT_ROOT => match self.env_set("XDG_RUNTIME_DIR") {
                 Some(run) if !is_root => PathBuf::from(run).join("ctr"),
                 _ => root.join("run"),
             },

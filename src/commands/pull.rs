@@ -50,11 +50,7 @@ fn pull_one(args: &Args, request: &PullRequest, context: &mut Context) -> Result
     let pulled = pulling::pull(context, request, args.quiet, true)?;
     if !args.quiet {
         context.print(format_args!("Digest: {}", pulled.digest))?;
-        let familiar = request.reference.familiar();
-        context.print(match pulled.up_to_date {
-            true => format!("Status: Image is up to date for {familiar}"),
-            false => format!("Status: Downloaded newer image for {familiar}"),
-        })?;
+        context.print(pulling::status(&request, &pulled))?;
     }
     context.print(request.reference.to_string())?;
     context.flush()

@@ -34,7 +34,12 @@ pub(crate) fn create_or_pull(
     let cidfile = options.cidfile.as_ref().map(|path| CidFile::new(path)).transpose().map_err(failed)?;
     let fetch = || -> Result<(), CliError> {
         let request = request(&spec.image, options.platform.as_deref())?;
-        pull(context, &request, options.quiet, false).map(drop)
+        let pulled = pull(context, &request, options.quiet, false)?;
+        if !options.quiet {
+            context.say(format_args!("Digest: {}", pulled.digest));
+            context.say(status(&request, &pulled));
+        }
+        Ok(())
     };
     if options.pull == "always" {
         fetch().map_err(failed)?;
@@ -55,6 +60,15 @@ pub(crate) fn create_or_pull(
         file.write(&created.id).map_err(failed)?;
     }
     Ok(created)
+}
+
+/// A pull's last word.
+pub(crate) fn status(request: &PullRequest, pulled: &Pulled) -> String {
+    let name = request.reference.familiar();
+    match pulled.up_to_date {
+        true => format!("Status: Image is up to date for {name}"),
+        false => format!("Status: Downloaded newer image for {name}"),
+    }
 }
 
 fn image_is_missing(context: &Context, name: &str) -> Result<bool, CliError> {

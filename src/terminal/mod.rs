@@ -93,7 +93,7 @@ impl Session {
     pub(crate) fn run(mut self, mut attached: Attached, context: &mut Context) -> Result<Ended, CliError> {
         context.flush()?;
         let raw = match self.tty && self.stdin {
-            true => Some(RawMode::enter(io::stdin().as_fd()).map_err(|e| CliError::new(e.to_string()))?),
+            true => Some(enter_raw_mode()?),
             false => None,
         };
         let detached = self.send_stdin(&attached)?;
@@ -204,6 +204,19 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Raw mode until the value is dropped – or until a panic, which ends the process without dropping anything.
+fn enter_raw_mode() -> Result<RawMode, CliError> {
+    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+    if let Ok(before) = tcgetattr(io::stdin()) {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+            report(panic);
+        }));
+    }
+    RawMode::enter(io::stdin().as_fd()).map_err(|e| CliError::new(e.to_string()))
 }
 
 /// Writes output where it belongs.
