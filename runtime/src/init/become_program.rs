@@ -169,10 +169,10 @@ fn write_proc_files(environment: &mut Environment<'_>) -> Result<(), Failure> {
 
 fn set_limits(process: &ProcessPlan, warnings: &mut Vec<String>) -> Result<(), Failure> {
     for (resource, name, wanted) in &process.limits {
-        match rustix::process::setrlimit(*resource, wanted.clone()) {
+        match rustix::process::setrlimit(*resource, *wanted) {
             Ok(()) => {}
             Err(Errno::PERM) => {
-                let kept = lower_limit(*resource, wanted.clone());
+                let kept = lower_limit(*resource, *wanted);
                 warnings.push(format!(
                     "ulimit {name} can't be raised above this process's own hard limit: it is {}",
                     kept.map_or("unlimited".to_owned(), |n| n.to_string())

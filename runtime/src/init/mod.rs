@@ -79,8 +79,8 @@ fn live(mut plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Inf
         listener: plan.listener.take(),
         extra_fds: std::mem::take(&mut plan.extra_fds),
         reaper: plan.reaper,
-        start_hooks: &plan.start_hooks,
-        hook_state: &plan.hook_state,
+        start_hooks: plan.start_hooks,
+        hook_state: plan.hook_state,
         warnings,
     };
     run_program(environment)

@@ -278,9 +278,8 @@ fn emit_tree(ranges: &[(u32, Rc<Decision>)], program: &mut Vec<Instruction>) {
 
 fn emit_decision(decision: &Decision, program: &mut Vec<Instruction>) {
     for (tests, action) in &decision.conditions {
-        let mut body: Vec<Instruction> = Vec::new();
         // Built from the back: each test must know how far the end of the condition is.
-        body.push(op(RETURN, *action));
+        let mut body = vec![op(RETURN, *action)];
         for test in tests.iter().rev() {
             let mut code = emit_test(*test, u8::try_from(body.len()).unwrap_or(u8::MAX));
             code.extend(body);
