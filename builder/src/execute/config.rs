@@ -78,7 +78,7 @@ impl Build<'_> {
                 format!("SHELL {}", json(shell))
             }
             Instruction::Healthcheck(spec) => {
-                let (check, text) = healthcheck(state, spec.as_ref());
+                let (check, text) = healthcheck(spec.as_ref());
                 state.config.config.healthcheck = Some(check);
                 text
             }
@@ -195,13 +195,11 @@ fn is_signal(text: &str) -> bool {
     }
 }
 
-fn healthcheck(state: &StageState, spec: Option<&HealthcheckSpec>) -> (Healthcheck, String) {
+fn healthcheck(spec: Option<&HealthcheckSpec>) -> (Healthcheck, String) {
     let Some(spec) = spec else {
         let check = Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() };
         return (check, "HEALTHCHECK NONE".to_owned());
     };
-    // The shell is the one in force when the probe runs, not the one of now.
-    let _ = state;
     let (test, text) = match &spec.command {
         Command::Shell(text) => (vec!["CMD-SHELL".to_owned(), text.clone()], text.clone()),
         Command::Exec(arguments) => {

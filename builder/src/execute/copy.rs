@@ -82,7 +82,7 @@ impl Build<'_> {
                 self.fill_copy(state, upper, &copy, &tree, &items)
             });
         };
-        let (tree, chain) = self.from_tree(stage, from, step)?;
+        let (tree, chain) = self.named_tree(stage, from, step)?;
         // What earlier stages hold is known by their layers: as long as those are the same, nothing need be read.
         let mut quick = ingredients.clone();
         quick.add("from", chain);
@@ -105,7 +105,7 @@ impl Build<'_> {
     }
 
     /// The files a `from` names, and what identifies them all.
-    pub(super) fn from_tree(&self, stage: usize, from: &str, step: &Step<'_, '_>) -> StepResult<(Tree, String)> {
+    pub(super) fn named_tree(&self, stage: usize, from: &str, step: &Step<'_, '_>) -> StepResult<(Tree, String)> {
         let span = self.plan.stages[stage].from.span;
         let (label, layers) = match self.plan.find_stage(from, stage, span)? {
             Some(index) => (format!("stage {from}"), self.stage(index)?.layers.clone()),

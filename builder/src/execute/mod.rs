@@ -18,12 +18,13 @@ use crate::ignore::{IgnoreRules, MAX_IGNORE_FILE_BYTES};
 use crate::plan::Plan;
 use crate::request::BuildRequest;
 use crate::step_error::{StepError, StepResult};
-use crate::tree::Tree;
+use crate::tree::{DigestTable, Tree};
 use jiff::Timestamp;
 use oci::{Digest, ImageConfig};
 use state::StageState;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -86,6 +87,9 @@ impl<'a> Build<'a> {
                 self.stage(self.plan.target)
             }),
         };
+        if let Some(context) = self.context.get() {
+            context.save_digests();
+        }
         if let Some(error) = lock(&self.error).take() {
             return Err(error);
         }
@@ -156,7 +160,10 @@ impl<'a> Build<'a> {
             return Ok(Arc::clone(tree));
         }
         let rules = self.ignore_rules()?;
-        let tree = Arc::new(Tree::context(&self.request.context, rules)?);
+        let tree = Tree::context(&self.request.context, rules)?;
+        let name = Digest::sha256(self.absolute_context().as_os_str().as_bytes()).hex().to_owned();
+        let table = self.engine.store().root().join("build-cache/digests").join(name);
+        let tree = Arc::new(tree.with_digests(DigestTable::open(table)));
         Ok(Arc::clone(self.context.get_or_init(|| tree)))
     }
 
@@ -235,9 +242,12 @@ impl<'a> Build<'a> {
 
     /// A step's place, across builds: the context, the recipe, the stage and the count.
     fn slot_key(&self, slot: &str) -> String {
-        let context = std::path::absolute(&self.request.context).unwrap_or_else(|_| self.request.context.clone());
-        let text = format!("{}\n{}\n{slot}", context.display(), self.request.containerfile.name);
+        let text = format!("{}\n{}\n{slot}", self.absolute_context().display(), self.request.containerfile.name);
         format!("last:{}", Digest::sha256(text).hex())
+    }
+
+    fn absolute_context(&self) -> PathBuf {
+        std::path::absolute(&self.request.context).unwrap_or_else(|_| self.request.context.clone())
     }
 
     /// The time folders made by the builder get: SOURCE_DATE_EPOCH, else the base image's date, so that two builds agree.

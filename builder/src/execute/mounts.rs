@@ -113,7 +113,7 @@ impl Build<'_> {
         let (tree, chain) = match &mount.from {
             None => (self.context()?, None),
             Some(from) => {
-                let (tree, chain) = self.from_tree(stage, from, step)?;
+                let (tree, chain) = self.named_tree(stage, from, step)?;
                 (Arc::new(tree), Some(chain))
             }
         };

@@ -230,7 +230,7 @@ mod tests {
     fn the_tail_is_the_last_lines_whole() {
         let mut tail = Tail::default();
         for n in 0..30 {
-            tail.add(format!("li").as_bytes());
+            tail.add(b"li");
             tail.add(format!("ne {n}\n").as_bytes());
         }
         tail.add(b"open");

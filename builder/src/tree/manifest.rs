@@ -9,10 +9,11 @@ use rustix::fs::{FileType, OFlags, Stat};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Folders nested deeper than this are an error: each level holds a descriptor open.
 pub(crate) const MAX_DEPTH: usize = 256;
@@ -197,12 +198,8 @@ impl Walk<'_> {
         let shown = || self.start.join(&path);
         let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())
-                    .map_err(|e| StepError::io("open", shown(), e))?;
-                let found = xattrs(file.as_fd(), self.tree.owned_by_root);
-                let digest = hash(File::from(file), &mut self.buffer).map_err(|e| StepError::io("read", shown(), e))?;
-                (Kind::File { digest }, found)
+                let (digest, xattrs) = self.file(folder, name, stat).map_err(|e| StepError::io("read", shown(), e))?;
+                (Kind::File { digest }, xattrs)
             }
             FileType::Symlink => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -222,13 +219,37 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// A file's digest and attributes: read, unless an earlier build read it and it has not changed since.
+    fn file(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &Path,
+        stat: &Stat,
+    ) -> io::Result<(Digest, BTreeMap<OsString, Vec<u8>>)> {
+        let known = self.tree.digests.as_ref().and_then(|digests| digests.get(&Stamp::of(stat)));
+        if let Some(digest) = known {
+            return Ok((digest, BTreeMap::new()));
+        }
+        let read_at = SystemTime::now();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())?);
+        let opened = rustix::fs::fstat(&file)?;
+        let xattrs = xattrs(file.as_fd(), self.tree.owned_by_root);
+        let digest = hash(file, &mut self.buffer)?;
+        // The table knows nothing of attributes: a file that has some is read each time.
+        if let Some(digests) = self.tree.digests.as_ref().filter(|_| xattrs.is_empty()) {
+            digests.put(&Stamp::of(&opened), &digest, read_at);
+        }
+        Ok((digest, xattrs))
+    }
+
     fn attributes(&self, stat: &Stat, xattrs: BTreeMap<OsString, Vec<u8>>) -> Attributes {
         let (uid, gid) = if self.tree.owned_by_root { (0, 0) } else { (stat.st_uid, stat.st_gid) };
         Attributes { mode: stat.st_mode & 0o7777, uid, gid, mtime_s: stat.st_mtime, xattrs }
     }
 }
 
-fn hash(mut file: File, buffer: &mut [u8]) -> std::io::Result<Digest> {
+fn hash(mut file: File, buffer: &mut [u8]) -> io::Result<Digest> {
     let mut hasher = Hasher::sha256();
     loop {
         match file.read(buffer)? {

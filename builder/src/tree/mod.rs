@@ -1,9 +1,11 @@
 //! What COPY reads from: the context, or a stage's or image's files. Every access goes by descriptor and beneath the
 //! tree's root; a link never leads out of it.
 
+mod digests;
 mod manifest;
 mod select;
 
+pub(crate) use digests::DigestTable;
 pub(crate) use manifest::{Attributes, Entry, Kind, Manifest, Stamp};
 pub(crate) use select::{Selected, is_archive};
 
@@ -26,6 +28,8 @@ pub(crate) struct Tree {
     rules: IgnoreRules,
     /// The host's owners and times of folders mean nothing in an image: files of a context belong to root.
     owned_by_root: bool,
+    /// Digests that earlier builds found.
+    digests: Option<DigestTable>,
     /// How messages call it: `build context`, `stage build`.
     label: String,
 }
@@ -34,12 +38,24 @@ impl Tree {
     /// The build's context, as its ignore file shows it.
     pub(crate) fn context(folder: &Path, rules: IgnoreRules) -> StepResult<Tree> {
         let root = linux::resolve::open_root(folder).map_err(|e| StepError::io("open", folder, e))?;
-        Ok(Tree { root, rules, owned_by_root: true, label: "build context".to_owned() })
+        Ok(Tree { root, rules, owned_by_root: true, digests: None, label: "build context".to_owned() })
+    }
+
+    /// The same with the digests earlier builds of it left.
+    pub(crate) fn with_digests(self, digests: DigestTable) -> Tree {
+        Tree { digests: Some(digests), ..self }
+    }
+
+    /// Keeps what was read for later builds.
+    pub(crate) fn save_digests(&self) {
+        if let Some(digests) = &self.digests {
+            digests.save();
+        }
     }
 
     /// The root of a stage or an image.
     pub(crate) fn of_root(root: OwnedFd, label: String) -> Tree {
-        Tree { root, rules: IgnoreRules::default(), owned_by_root: false, label }
+        Tree { root, rules: IgnoreRules::default(), owned_by_root: false, digests: None, label }
     }
 
     pub(crate) fn rules(&self) -> &IgnoreRules {
