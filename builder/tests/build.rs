@@ -275,8 +275,9 @@ fn a_failed_build_leaves_no_scratch_behind() {
     let home = Home::new();
     home.file("f", "f");
     home.error("FROM scratch\nCOPY f /\nCOPY nothing /\n");
-    let left = fs::read_dir(home.dir.path().join("root/ingest")).unwrap().count();
-    assert_eq!(left, 0);
+    let left = fs::read_dir(home.dir.path().join("root/ingest")).unwrap();
+    let names: Vec<String> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!names.iter().any(|name| name.ends_with(".work")), "{names:?}");
     assert!(home.engine.store().images().unwrap().is_empty());
 }
 
@@ -307,11 +308,11 @@ fn bad_recipes_name_their_line() {
         ("FROM scratch\nCOPY --chmod=9 f /\n", "invalid chmod parameter"),
         ("FROM scratch\nEXPOSE x\n", "invalid containerPort: x"),
         ("FROM scratch\nENV A=\"${B:?must be set}\"\n", "Containerfile:2: B: must be set"),
-        ("FROM scratch\nCOPY ff /\n", "did you mean \"f\"?"),
+        ("FROM scratch\nCOPY ff /\n", "it holds f"),
         ("FROM scratch\nSTOPSIGNAL 99\n", "invalid signal: 99"),
         ("FROM scratch\nADD http://x/y /\n", "not supported yet"),
         ("FROM scratch\nCOPY f /f\nWORKDIR /f\n", "not a directory"),
-        ("FROM scratch\nCOPY f /f\nCOPY f /f/x\n", "Not a directory"),
+        ("FROM scratch\nCOPY f /f\nCOPY f /f/x\n", "not a directory"),
     ] {
         let error = home.error(text);
         assert!(error.contains(expected), "{text:?}: {error}");

@@ -1,0 +1,232 @@
+//! Builds with RUN: real containers, on a busybox base. The engine starts itself anew for each step, so this binary
+//! must be one it can start: it has a `main` of its own instead of the test harness'.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::exit)]
+
+use builder::{BuildError, BuildEvent, BuildNetwork, BuildRequest, Built, Containerfile, Secret, SecretSource, build};
+use engine::{Engine, EngineConfig};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// A data root with a busybox image in it, and a context.
+struct Home {
+    dir: tempfile::TempDir,
+    engine: Engine,
+}
+
+/// What a build did.
+struct Outcome {
+    built: Built,
+    steps: Vec<String>,
+    output: String,
+}
+
+const BUSYBOX: &str = "/bin/busybox";
+
+impl Home {
+    fn new() -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let context = dir.path().join("context");
+        fs::create_dir(&context).unwrap();
+        let engine = Engine::open(EngineConfig::new(dir.path().join("root"), dir.path().join("state"))).unwrap();
+        let home = Home { dir, engine };
+        fs::copy(BUSYBOX, context.join("busybox")).unwrap();
+        let base = "FROM scratch\nCOPY --chmod=755 busybox /bin/\nCOPY <<passwd /etc/\nroot:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/app:/bin/sh\npasswd\nCOPY --chmod=1777 --from=0 /etc /tmp\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
+        let base = base.replace("COPY --chmod=1777 --from=0 /etc /tmp\n", "");
+        home.try_build(&base, |request| {
+            request.tags = vec!["busybox".parse().unwrap()];
+        })
+        .unwrap_or_else(|error| panic!("the base: {error} {:?}", error.output_tail()));
+        fs::remove_file(context.join("busybox")).unwrap();
+        home
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join("context").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn try_build(&self, text: &str, edit: impl Fn(&mut BuildRequest)) -> Result<Outcome, BuildError> {
+        let containerfile = Containerfile::from_text("Containerfile", text);
+        let mut request = BuildRequest::new(self.dir.path().join("context"), containerfile);
+        request.network = BuildNetwork::None;
+        edit(&mut request);
+        let names = Mutex::new(Vec::new());
+        let steps = Mutex::new(Vec::new());
+        let output = Mutex::new(Vec::new());
+        let built = build(&self.engine, &request, &|event| match event {
+            BuildEvent::StepStarted { step, name } => names.lock().unwrap().push((step, name)),
+            BuildEvent::StepDone { step, cached, .. } => {
+                let names = names.lock().unwrap();
+                let name = &names.iter().find(|(id, _)| *id == step).unwrap().1;
+                steps.lock().unwrap().push(format!("{name}{}", if cached { " CACHED" } else { "" }));
+            }
+            BuildEvent::Output { bytes, .. } => output.lock().unwrap().extend(bytes),
+            _ => {}
+        })?;
+        let output = String::from_utf8(output.into_inner().unwrap()).unwrap();
+        Ok(Outcome { built, steps: steps.into_inner().unwrap(), output })
+    }
+
+    fn build(&self, text: &str) -> Outcome {
+        self.try_build(text, |_| {}).unwrap_or_else(|error| panic!("{error} {:?}", error.output_tail()))
+    }
+
+    fn output(&self, text: &str) -> String {
+        self.build(text).output
+    }
+
+    fn layers(&self, outcome: &Outcome) -> Vec<PathBuf> {
+        let image = self.engine.store().image(outcome.built.image_id.as_str()).unwrap();
+        self.engine.store().image_layers(&image).unwrap()
+    }
+
+    fn top(&self, outcome: &Outcome) -> PathBuf {
+        self.layers(outcome).pop().unwrap()
+    }
+}
+
+fn read(root: &Path, name: &str) -> String {
+    fs::read_to_string(root.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn a_layer_is_what_the_process_wrote(home: &Home) {
+    let outcome = home.build("FROM busybox\nRUN echo hello > /file && mkdir -p /d/e && rm /etc/passwd\n");
+    let top = home.top(&outcome);
+    assert_eq!(read(&top, "file"), "hello\n");
+    assert_eq!(names(&top), ["d", "etc", "file"]);
+    let again = home.build("FROM busybox\nRUN echo hello > /file && mkdir -p /d/e && rm /etc/passwd\n");
+    assert!(again.steps.iter().all(|step| step.ends_with("CACHED")), "{:?}", again.steps);
+    assert_eq!(again.built.image_id, outcome.built.image_id);
+}
+
+fn processes_see_environment_folder_and_user(home: &Home) {
+    let text = "FROM busybox\nARG A=arg\nENV E=env A2=$A\nWORKDIR /app/x\nUSER app\nRUN echo $A $E $A2; pwd; id -u; echo $HOME\n";
+    assert_eq!(home.output(text), "arg env arg\n/app/x\n1000\n/app\n");
+    let outcome = home.build("FROM busybox\nUSER app\nWORKDIR /mine\nRUN touch /mine/f\n");
+    assert_eq!(fs::metadata(home.top(&outcome).join("mine/f")).unwrap().uid(), 1000);
+}
+
+fn both_forms_and_heredocs_run(home: &Home) {
+    assert_eq!(home.output("FROM busybox\nRUN [\"echo\", \"$HOME\"]\n"), "$HOME\n");
+    assert_eq!(home.output("FROM busybox\nRUN <<EOF\necho one\necho two\nEOF\n"), "one\ntwo\n");
+    assert_eq!(home.output("FROM busybox\nRUN cat <<A - <<'B'\na $((1+1))\nA\n$b\nB\n"), "$b\n");
+    assert_eq!(
+        home.output("FROM busybox\nRUN <<EOF\n#!/bin/busybox sh\necho script $0\nEOF\n"),
+        "script /dev/pipes/EOF\n"
+    );
+    assert_eq!(home.output("FROM busybox\nSHELL [\"/bin/sh\", \"-exc\"]\nRUN echo x\n"), "+ echo x\nx\n");
+}
+
+fn a_failed_process_says_its_line_code_and_last_words(home: &Home) {
+    let error = home.try_build("FROM busybox\nRUN echo a; echo b >&2; exit 3\n", |_| {}).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "Containerfile:2: process \"/bin/sh -c echo a; echo b >&2; exit 3\" did not complete successfully: exit code: 3"
+    );
+    // Two pipes have no order between them.
+    let mut tail = error.output_tail().to_vec();
+    tail.sort();
+    assert_eq!(tail, ["a", "b"]);
+    assert_eq!(error.source_line().unwrap().text, "RUN echo a; echo b >&2; exit 3");
+    let error = home.try_build("FROM busybox\nRUN [\"/nope\"]\n", |_| {}).err().unwrap();
+    assert!(error.to_string().contains("Containerfile:2"), "{error}");
+    assert!(
+        fs::read_dir(home.dir.path().join("root/ingest"))
+            .unwrap()
+            .all(|e| { !e.unwrap().file_name().to_string_lossy().ends_with(".work") })
+    );
+}
+
+fn secrets_reach_the_process_and_nothing_else(home: &Home) {
+    let path = home.dir.path().join("ca.pem");
+    fs::write(&path, "top secret").unwrap();
+    let text = "FROM busybox\nRUN --mount=type=secret,id=ca,target=/etc/ssl/ca.pem,required cat /etc/ssl/ca.pem; touch /done\nRUN --mount=type=secret,id=tok,env=TOKEN echo $TOKEN\n";
+    let outcome = home
+        .try_build(text, |request| {
+            request.secrets = vec![
+                Secret { id: "ca".into(), source: SecretSource::File(path.clone()) },
+                Secret { id: "tok".into(), source: SecretSource::Value(b"value".to_vec()) },
+            ];
+        })
+        .unwrap();
+    assert_eq!(outcome.output, "top secretvalue\n");
+    assert_eq!(names(&home.top(&outcome)), ["done"]);
+    let config = home.engine.store().image(outcome.built.image_id.as_str()).unwrap().config;
+    assert!(!serde_json::to_string(&config).unwrap().contains("secretvalue"));
+    let error = home.try_build("FROM busybox\nRUN --mount=type=secret,id=x,required true\n", |_| {}).err().unwrap();
+    assert!(error.to_string().contains("secret x: not found"), "{error}");
+}
+
+fn caches_live_on_and_binds_are_read(home: &Home) {
+    let add = "RUN --mount=type=cache,target=/c echo x >> /c/f && cat /c/f";
+    assert_eq!(home.output(&format!("FROM busybox\n{add}\n")), "x\n");
+    assert_eq!(home.output(&format!("FROM busybox\nENV changed=1\n{add}\n")), "x\nx\n");
+    home.file("src/a", "A");
+    let outcome = home.build("FROM busybox\nRUN --mount=type=bind,source=src,target=/src cat /src/a > /out\n");
+    assert_eq!(names(&home.top(&outcome)), ["out"]);
+    assert_eq!(read(&home.top(&outcome), "out"), "A");
+    home.file("src/a", "B");
+    let outcome = home.build("FROM busybox\nRUN --mount=type=bind,source=src,target=/src cat /src/a > /out\n");
+    assert_eq!(read(&home.top(&outcome), "out"), "B");
+    let text = "FROM busybox AS a\nRUN mkdir /d && echo s > /d/f\nFROM busybox\nRUN --mount=from=a,source=/d,target=/m,rw echo t >> /m/f && cat /m/f\n";
+    assert_eq!(home.output(text), "s\nt\n");
+    assert_eq!(home.output("FROM busybox\nRUN --mount=type=tmpfs,target=/t touch /t/x && ls /t\n"), "x\n");
+}
+
+fn stages_build_side_by_side(home: &Home) {
+    let text = "FROM busybox AS a\nRUN echo a > /a\nFROM busybox AS b\nRUN echo b > /b\nFROM busybox AS never\nRUN exit 1\nFROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\nRUN cat /a /b\n";
+    let outcome = home.build(text);
+    assert_eq!(outcome.output, "a\nb\n");
+    assert!(!outcome.steps.iter().any(|step| step.contains("never")));
+}
+
+fn two_builds_at_once_do_not_break_each_other(home: &Home) {
+    home.file("shared", "s");
+    let text = "FROM busybox\nCOPY shared /s\nRUN echo at-once > /x\n";
+    let ids: Vec<_> = std::thread::scope(|scope| {
+        let builds: Vec<_> = (0..4).map(|_| scope.spawn(|| home.build(text).built.image_id)).collect();
+        builds.into_iter().map(|build| build.join().unwrap()).collect()
+    });
+    for id in ids {
+        assert!(home.engine.store().image(id.as_str()).is_ok());
+    }
+}
+
+fn main() {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(code) = engine::hidden_mode(&arguments) {
+        std::process::exit(code);
+    }
+    // The harness' own arguments (a filter) choose by name.
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
+        println!("skipped: needs root and {BUSYBOX}");
+        return;
+    }
+    let home = Home::new();
+    let tests: [(&str, fn(&Home)); 8] = [
+        ("a_layer_is_what_the_process_wrote", a_layer_is_what_the_process_wrote),
+        ("processes_see_environment_folder_and_user", processes_see_environment_folder_and_user),
+        ("both_forms_and_heredocs_run", both_forms_and_heredocs_run),
+        ("a_failed_process_says_its_line_code_and_last_words", a_failed_process_says_its_line_code_and_last_words),
+        ("secrets_reach_the_process_and_nothing_else", secrets_reach_the_process_and_nothing_else),
+        ("caches_live_on_and_binds_are_read", caches_live_on_and_binds_are_read),
+        ("stages_build_side_by_side", stages_build_side_by_side),
+        ("two_builds_at_once_do_not_break_each_other", two_builds_at_once_do_not_break_each_other),
+    ];
+    for (name, test) in tests.iter().filter(|(name, _)| name.contains(&filter)) {
+        test(&home);
+        println!("test {name} ... ok");
+    }
+}
