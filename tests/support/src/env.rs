@@ -162,8 +162,9 @@ impl TestEnv {
     #[track_caller]
     fn import(&self, name: &str, cmd: &str) {
         let tar = base_image(name);
-        let change = format!("--change={cmd}");
-        let words = [OsStr::new("import"), OsStr::new(&change), tar.as_os_str(), OsStr::new(name)];
+        let cmd = format!("--change={cmd}");
+        let path = "--change=ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let words = [OsStr::new("import"), OsStr::new(&cmd), OsStr::new(path), tar.as_os_str(), OsStr::new(name)];
         self.invoke(words).limit(Duration::from_secs(120)).run().ok();
     }
 

@@ -30,7 +30,10 @@ pub fn http_try(address: &str, path: &str) -> io::Result<String> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    // Scripts end their header lines as they like.
+    let end = [answer.find("\r\n\r\n").map(|at| (at, 4)), answer.find("\n\n").map(|at| (at, 2))];
+    let (at, length) = end.into_iter().flatten().min().ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (head, body) = (&answer[..at], &answer[at + length..]);
     let status = head.split(' ').nth(1).unwrap_or_default();
     if status == "200" { Ok(body.to_owned()) } else { Err(io::Error::other(head.to_owned())) }
 }
