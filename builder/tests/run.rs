@@ -203,6 +203,9 @@ fn two_builds_at_once_do_not_break_each_other(home: &Home) {
     }
 }
 
+/// A test's name and what it does.
+type Case = (&'static str, fn(&Home));
+
 fn main() {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(code) = engine::hidden_mode(&arguments) {
@@ -215,7 +218,7 @@ fn main() {
         return;
     }
     let home = Home::new();
-    let tests: [(&str, fn(&Home)); 8] = [
+    let tests: [Case; 8] = [
         ("a_layer_is_what_the_process_wrote", a_layer_is_what_the_process_wrote),
         ("processes_see_environment_folder_and_user", processes_see_environment_folder_and_user),
         ("both_forms_and_heredocs_run", both_forms_and_heredocs_run),

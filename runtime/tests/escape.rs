@@ -1,0 +1,158 @@
+//! Images that try to lead the runtime out of the container. Each class of the known escapes has its test.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use support::{Bundle, inside};
+
+/// A folder of the host with a known content, that must stay as it is.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("secret"), "secret").unwrap();
+        Host { dir }
+    }
+
+    fn path(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    #[track_caller]
+    fn is_untouched(&self) {
+        let names: Vec<_> = fs::read_dir(self.dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["secret"]);
+        assert_eq!(fs::read_to_string(self.dir.path().join("secret")).unwrap(), "secret");
+    }
+}
+
+#[test]
+fn a_linked_proc_or_sys_is_refused() {
+    for name in ["proc", "sys"] {
+        let (bundle, host) = (Bundle::sh("true"), Host::new());
+        symlink(host.path(), bundle.rootfs().join(name)).unwrap();
+        let ran = bundle.run();
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert!(ran.err.contains("not a directory of the image"), "{}", ran.err);
+        host.is_untouched();
+    }
+}
+
+#[test]
+fn a_linked_dev_stays_in_the_root() {
+    for target in ["outside", "../../../outside"] {
+        let (bundle, host) = (Bundle::sh("ls /dev/null && cat /dev/null"), Host::new());
+        let target = if target == "outside" { host.path() } else { target };
+        symlink(target, bundle.rootfs().join("dev")).unwrap();
+        let _either_way = bundle.run();
+        host.is_untouched();
+        assert!(!bundle.path().join("outside").exists());
+    }
+}
+
+#[test]
+fn a_linked_mount_target_stays_in_the_root() {
+    let host = Host::new();
+    let mut bundle = Bundle::sh("cat /data/file; ls /");
+    symlink(host.path(), bundle.rootfs().join("data")).unwrap();
+    let source = tempfile::tempdir().unwrap();
+    fs::write(source.path().join("file"), "mounted\n").unwrap();
+    bundle.mount("/data", "bind", source.path().to_str().unwrap(), &["rbind", "ro"]);
+    let ran = bundle.run();
+    assert!(ran.out.starts_with("mounted\n"), "{}{}", ran.out, ran.err);
+    host.is_untouched();
+
+    // A chain of links in the middle of the path, a file to be made.
+    let mut bundle = Bundle::sh("cat /a/b/c/file");
+    symlink("/x", bundle.rootfs().join("a")).unwrap();
+    fs::create_dir(bundle.rootfs().join("x")).unwrap();
+    symlink(format!("../../../../../../../..{}", host.path()), bundle.rootfs().join("x/b")).unwrap();
+    bundle.mount("/a/b/c/file", "bind", source.path().join("file").to_str().unwrap(), &["bind"]);
+    let ran = bundle.run();
+    assert_eq!(ran.out, "mounted\n", "{}", ran.err);
+    host.is_untouched();
+}
+
+#[test]
+fn a_linked_cgroup_folder_or_working_directory_stays_in_the_root() {
+    let host = Host::new();
+    let mut bundle = Bundle::sh("pwd -P; touch here");
+    symlink(format!("{}/made", host.path()), bundle.rootfs().join("work")).unwrap();
+    bundle.process(|process| {
+        process.set_cwd("/work".into());
+    });
+    let ran = bundle.run();
+    assert_eq!(ran.out, format!("{}/made\n", host.path()), "{}", ran.err);
+    host.is_untouched();
+}
+
+#[test]
+fn masks_can_t_be_redirected() {
+    // The image's own /dev/null is something else; masks must not be made of it, nor of a link's target.
+    let mut bundle = Bundle::sh("cat /proc/keys /masked; ls -l /dev/null | cut -c1");
+    fs::create_dir(bundle.rootfs().join("dev")).unwrap();
+    fs::write(bundle.rootfs().join("dev/null"), "not null").unwrap();
+    fs::write(bundle.rootfs().join("secret"), "secret").unwrap();
+    symlink("/secret", bundle.rootfs().join("masked")).unwrap();
+    bundle.json(|spec| {
+        spec["linux"]["maskedPaths"] = serde_json::json!(["/proc/keys", "/masked", "/nowhere", "/secret/x"])
+    });
+    assert_eq!(bundle.run().out, "c\n");
+}
+
+#[test]
+fn the_runtime_s_binary_is_out_of_reach() {
+    let bundle = Bundle::sh("echo up; sleep 60");
+    let mut child = bundle.spawn();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
+    // The exec'd process is seen by a watcher in the container at its every moment; none of them may be readable.
+    let watch = "n=0; while [ $n -lt 300 ]; do n=$((n+1)); for p in /proc/[0-9]*; do l=$(readlink $p/exe 2>/dev/null); case $l in *ctr-runtime*) echo LEAK $l;; esac; done; done";
+    let watcher =
+        bundle.command(&["exec", &bundle.id, "sh", "-c", watch]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    for _ in 0..10 {
+        assert_eq!(bundle.exec(&["true"]).code, 0);
+    }
+    let seen = String::from_utf8(watcher.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(seen, "");
+    assert_eq!(bundle.runtime(&["kill", &bundle.id, "KILL"]).code, 0);
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_init_s_binary_is_out_of_reach_with_init_too() {
+    let bundle = Bundle::sh("cat /proc/1/exe 2>&1 | head -c 4; ls -l /proc/1/exe /proc/1/fd 2>&1; echo > /proc/1/exe");
+    let out = bundle.runtime(&["run", "--init", &bundle.id]);
+    assert!(!out.out.contains("ELF") && out.out.contains("ermission denied"), "{}{}", out.out, out.err);
+}
+
+#[test]
+fn no_descriptor_of_the_host_leads_out() {
+    let out = inside("for f in /proc/self/fd/*; do ls $f/../../../etc/shadow 2>/dev/null; done; ls -l /proc/self/fd");
+    assert!(!out.contains("shadow"), "{out}");
+    for n in 3..12 {
+        let mut bundle = Bundle::sh("cat etc/shadow ../etc/shadow ../../etc/shadow 2>/dev/null; pwd");
+        bundle.process(|process| {
+            process.set_cwd(format!("/proc/self/fd/{n}").into());
+        });
+        let ran = bundle.run();
+        assert!(ran.code != 0 && !ran.out.contains("root:"), "fd {n}: {}", ran.out);
+    }
+}
+
+#[test]
+fn read_only_binds_are_read_only_all_the_way_down() {
+    let source = tempfile::tempdir().unwrap();
+    fs::create_dir(source.path().join("sub")).unwrap();
+    let mut bundle =
+        Bundle::sh("touch /data/x 2>&1; touch /data/sub/x 2>&1; touch /rec/sub/x 2>&1; mount -o remount,rw /data 2>&1");
+    let path = source.path().to_str().unwrap();
+    bundle.mount("/data", "bind", path, &["rbind", "ro"]).mount("/rec", "bind", path, &["rbind", "rro"]);
+    let out = bundle.run().out;
+    assert_eq!(out.matches("Read-only file system").count(), 3, "{out}");
+    assert!(!source.path().join("x").exists() && !source.path().join("sub/x").exists());
+}
