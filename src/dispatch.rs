@@ -309,6 +309,29 @@ mod tests {
     }
 
     #[test]
+    fn a_truth_value_is_taken_at_its_word() -> Result<(), String> {
+        for (name, flag, words) in [
+            ("run", "sig_proxy", "--sig-proxy=false x"),
+            ("start", "sig_proxy", "--sig-proxy=false x"),
+            ("attach", "sig_proxy", "--sig-proxy=false x"),
+            ("history", "human", "-H=false x"),
+            ("pull", "tls_verify", "--tls-verify=false x"),
+            ("push", "tls_verify", "--tls-verify=false x"),
+            ("login", "tls_verify", "--tls-verify=false x"),
+        ] {
+            let entry = find(name).ok_or("no such command")?;
+            let mut command = definition(entry, name);
+            command.build();
+            let words: Vec<OsString> = words.split(' ').map(OsString::from).collect();
+            let words = normalise(&command, &words, entry.flags).map_err(|e| e.to_string())?;
+            let matches = command.try_get_matches_from(std::iter::once("ctr".into()).chain(words));
+            let value = matches.map_err(|e| e.to_string())?.get_one::<bool>(flag).copied();
+            assert_eq!(value, Some(false), "{name}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn no_two_commands_share_a_name() {
         let mut names: Vec<_> = COMMANDS.iter().flat_map(|entry| entry.names).collect();
         let all = names.len();

@@ -50,7 +50,7 @@ fn pull_one(args: &Args, request: &PullRequest, context: &mut Context) -> Result
     let pulled = pulling::pull(context, request, args.quiet, true)?;
     if !args.quiet {
         context.print(format_args!("Digest: {}", pulled.digest))?;
-        context.print(pulling::status(&request, &pulled))?;
+        context.print(pulling::status(request, &pulled))?;
     }
     context.print(request.reference.to_string())?;
     context.flush()

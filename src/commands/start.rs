@@ -20,8 +20,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
     /// Pass signals on to the container's program
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true",
-          default_missing_value = "true", hide = true)]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value = "true", default_missing_value = "true", hide = true)]
     sig_proxy: bool,
     /// The containers
     #[arg(value_name = "CONTAINER", required = true)]
