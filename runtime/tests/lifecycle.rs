@@ -8,12 +8,12 @@ use support::{Bundle, eventually};
 #[test]
 fn create_start_kill_delete() {
     let bundle = Bundle::sh("trap 'exit 0' TERM; echo started > /tmp/mark; while :; do sleep 0.05; done");
-    let ran = bundle.runtime(&["create", "--pid-file", "pid", &bundle.id]);
+    let ran = bundle.create(&["--pid-file", "pid", &bundle.id]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     assert_eq!(bundle.status(), "created");
     assert_eq!(std::fs::read_to_string(bundle.path().join("pid")).unwrap(), bundle.state()["pid"].to_string());
     assert!(!bundle.rootfs().join("tmp/mark").exists(), "nothing of the user's runs before start");
-    assert!(bundle.runtime(&["create", &bundle.id]).err.contains("already exists"));
+    assert!(bundle.create(&[&bundle.id]).err.contains("already exists"));
 
     assert_eq!(bundle.runtime(&["start", &bundle.id]).code, 0);
     eventually("it started", || bundle.rootfs().join("tmp/mark").exists());
@@ -41,7 +41,7 @@ fn a_program_that_can_t_be_executed_is_told_to_who_starts_it() {
     std::fs::write(bundle.rootfs().join("script"), "#!/no/such\n").unwrap();
     std::fs::set_permissions(bundle.rootfs().join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
-    assert_eq!(bundle.runtime(&["create", &bundle.id]).code, 0);
+    assert_eq!(bundle.create(&[&bundle.id]).code, 0);
     let ran = bundle.runtime(&["start", &bundle.id]);
     assert!(ran.code == 127 && ran.err.contains("/no/such"), "{} {}", ran.code, ran.err);
     eventually("it stopped", || bundle.status() == "stopped");

@@ -101,7 +101,13 @@ pub(super) fn remove(global: &Global, state: &State) -> Result<(), CliError> {
     }
     cgroup.remove_with_parents()?;
     let folder = State::folder(global, &state.id);
-    fs::remove_dir_all(&folder).map_err(|e| CliError::new(format!("remove {}: {e}", folder.display())))?;
+    match fs::remove_dir_all(&folder) {
+        // A foreground `run` and a `delete --force` may both clean up.
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(CliError::new(format!("remove {}: {e}", folder.display())));
+        }
+        _ => {}
+    }
     let poststop = state.config.hooks().as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
     if let Err(why) = hooks::run(poststop, state.shown().to_string().as_bytes()) {
         global.log_error(&format!("warning: {why}"));

@@ -160,6 +160,11 @@ fn claim(global: &Global, id: &str) -> Result<(), CliError> {
     }
 }
 
+/// After a failure: the group is gone already, its parents are not.
+fn forget_cgroup(bundle: &Bundle, id: &str) {
+    let _removed = runtime::Cgroup::open(&bundle.cgroup(id)).and_then(|cgroup| cgroup.remove_with_parents());
+}
+
 fn release(global: &Global, id: &str) {
     // What can't be removed shows as a container that does not exist any more.
     let _removed = fs::remove_dir_all(State::folder(global, id));
@@ -173,7 +178,10 @@ pub(super) fn create(global: &Global, args: &[String]) -> Result<u8, CliError> {
         return Err(CliError::new("cannot allocate tty if runc will detach without setting console socket"));
     }
     claim(global, id)?;
-    make(global, &args, &bundle, true).inspect_err(|_| release(global, id))?;
+    make(global, &args, &bundle, true).inspect_err(|_| {
+        forget_cgroup(&bundle, id);
+        release(global, id);
+    })?;
     Ok(0)
 }
 
@@ -220,6 +228,9 @@ pub(super) fn run(global: &Global, args: &[String]) -> Result<u8, CliError> {
     if (!detach && !args.flag("keep")) || result.is_err() {
         if let Ok(state) = State::load(global, id) {
             super::commands::remove(global, &state)?;
+        }
+        if result.is_err() {
+            forget_cgroup(&bundle, id);
         }
         release(global, id);
     }

@@ -101,6 +101,16 @@ impl Bundle {
         ran(self.command(args).output().unwrap())
     }
 
+    /// Creates the container. What is created keeps the streams of its maker, so they are no pipes: their end would be that of
+    /// the container.
+    pub fn create(&self, args: &[&str]) -> Ran {
+        let file = self.path().join("create.err");
+        let mut command = self.command(&[&["create"], args].concat());
+        command.stdout(Stdio::null()).stderr(fs::File::create(&file).unwrap());
+        let code = command.status().unwrap().code().unwrap_or(-1);
+        Ran { code, out: String::new(), err: fs::read_to_string(file).unwrap() }
+    }
+
     /// create, start and wait.
     pub fn run(&self) -> Ran {
         self.runtime(&["run", &self.id])
