@@ -132,7 +132,9 @@ fn the_init_s_binary_is_out_of_reach_with_init_too() {
 
 #[test]
 fn no_descriptor_of_the_host_leads_out() {
-    let out = inside("for f in /proc/self/fd/*; do ls $f/../../../etc/shadow 2>/dev/null; done; ls -l /proc/self/fd");
+    let out = inside(
+        "for f in /proc/self/fd/*; do ls $f/../../../etc/shadow 2>/dev/null; done; ls -l /proc/self/fd 2>/dev/null; true",
+    );
     assert!(!out.contains("shadow"), "{out}");
     for n in 3..12 {
         let mut bundle = Bundle::sh("cat etc/shadow ../etc/shadow ../../etc/shadow 2>/dev/null; pwd");
