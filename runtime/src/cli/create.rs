@@ -138,7 +138,10 @@ fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) 
         config: bundle.spec.clone(),
     };
     state.save(global)?;
-    if let (Some(socket), Some(console)) = (args.value("console-socket"), created.console.take()) {
+    // Without a socket the terminal stays with this process, which serves it.
+    if let Some(socket) = args.value("console-socket")
+        && let Some(console) = created.console.take()
+    {
         send_console(Path::new(socket), console.as_fd())?;
     }
     if let Some(file) = args.value("pid-file") {
