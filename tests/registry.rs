@@ -1,6 +1,8 @@
 //! Images over the wire: `pull`, `push`, `login`, `logout`, against Debian's docker-registry, with skopeo on the
 //! other side.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on says so by a panic.
+
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

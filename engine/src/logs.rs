@@ -128,12 +128,8 @@ impl Follow {
 impl LogReader {
     fn open(path: &Path, options: &LogOptions, follow: Option<Follow>) -> Result<LogReader> {
         let mut files = VecDeque::new();
-        for file in [path.to_owned()].into_iter().chain((1..MAX_FILES).map(|number| rotated(path, number))) {
-            match File::open(&file) {
-                Ok(opened) => files.push_front(BufReader::new(opened)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-                Err(e) => return Err(EngineError::io("open", &file, e)),
-            }
+        for opened in open_all(path) {
+            files.push_front(BufReader::new(opened.map_err(|e| EngineError::io("open", path, e))?));
         }
         let mut reader = LogReader {
             path: path.to_owned(),
@@ -214,18 +210,32 @@ impl LogReader {
     }
 }
 
+/// The log's files as they lie now, newest first. A rotation under way leaves one name free for a moment: two
+/// free ones in a row are the end.
+fn open_all(path: &Path) -> impl Iterator<Item = io::Result<File>> {
+    let mut missing = 0;
+    let names = [path.to_owned()].into_iter().chain((1..MAX_FILES).map(|number| rotated(path, number)));
+    let opened = names.map_while(move |name| match File::open(&name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            missing += 1;
+            (missing < 2).then_some(None)
+        }
+        opened => {
+            missing = 0;
+            Some(Some(opened))
+        }
+    });
+    opened.flatten()
+}
+
 /// The files that came after the one that is open, oldest first.
 fn newer_files(path: &Path, current: Option<&File>) -> io::Result<Vec<File>> {
     let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
     let current = current.map(identity).transpose()?;
     let mut newer = Vec::new();
     let mut seen = Vec::new();
-    for file in [path.to_owned()].into_iter().chain((1..MAX_FILES).map(|number| rotated(path, number))) {
-        let opened = match File::open(&file) {
-            Ok(opened) => opened,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-            Err(e) => return Err(e),
-        };
+    for opened in open_all(path) {
+        let opened = opened?;
         let own = identity(&opened)?;
         if Some(own) == current {
             break;

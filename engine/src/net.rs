@@ -3,11 +3,18 @@
 use crate::config::ContainerConfig;
 use crate::monitor::presence::LastOut;
 use crate::{Engine, EngineError, Result};
+use ipnet::Ipv4Net;
 use network::BridgeNetwork;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// The default network's name.
 pub(crate) const DEFAULT_NETWORK: &str = "bridge";
+/// The subnets that data roots have chosen since the machine started, a line each: subnet, blank, root.
+const CLAIMS: &str = "/run/ctr-subnets";
+/// The largest such file believed, in bytes.
+const MAX_CLAIMS_BYTES: u64 = 1 << 20;
 
 impl Engine {
     /// Empty for the default root, else six hex digits of its hash.
@@ -54,11 +61,34 @@ impl Engine {
         if let Ok(row) = self.store().network(DEFAULT_NETWORK) {
             return parse(row.config);
         }
-        let made = BridgeNetwork::default_for(self.tag(), network::choose_subnet(&[])?);
+        let made = BridgeNetwork::default_for(self.tag(), claim_subnet(self.root())?);
         let value = serde_json::to_value(&made).map_err(|e| EngineError::Invalid(e.to_string()))?;
         let row = self.store().network_or_create(DEFAULT_NETWORK, &mut |_| value.clone())?;
         parse(row.config)
     }
+}
+
+/// A subnet for this root that no other root has chosen: its bridge may not be there yet, so the host's routes alone do
+/// not tell. Claims of roots that are gone are forgotten.
+fn claim_subnet(root: &Path) -> Result<Ipv4Net> {
+    let error = |e: io::Error| EngineError::io("choose a subnet with", CLAIMS, e);
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(CLAIMS);
+    let mut file = open.map_err(error)?;
+    file.lock().map_err(error)?;
+    let mut text = String::new();
+    (&file).take(MAX_CLAIMS_BYTES).read_to_string(&mut text).map_err(error)?;
+    let claims = text.lines().filter_map(|line| {
+        let (subnet, root) = line.split_once(' ')?;
+        Some((subnet.parse::<Ipv4Net>().ok()?, root))
+    });
+    let mut claims: Vec<_> = claims.filter(|(_, holder)| Path::new(holder).exists()).collect();
+    let taken: Vec<Ipv4Net> = claims.iter().map(|(subnet, _)| *subnet).collect();
+    let chosen = network::choose_subnet(&taken)?;
+    let holder = root.display().to_string();
+    claims.push((chosen, &holder));
+    let lines: String = claims.iter().map(|(subnet, holder)| format!("{subnet} {holder}\n")).collect();
+    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(lines.as_bytes())).map_err(error)?;
+    Ok(chosen)
 }
 
 /// The tag of a root: its resolved path decides.
