@@ -109,7 +109,7 @@ impl Build<'_> {
         }
         let layers = image.config.rootfs.diff_ids.iter().cloned().zip(folders);
         let layers = layers.map(|(diff_id, folder)| Layer { diff_id, folder }).collect();
-        Ok(Some(BaseImage { layers, config: image.config }))
+        Ok(Some(BaseImage { layers, config: with_path(image.config) }))
     }
 
     fn fetch_image(&self, name: &str, platform: Option<&Platform>, step: &Step<'_, '_>) -> StepResult<BaseImage> {
@@ -162,7 +162,31 @@ fn scratch_config(platform: Option<&Platform>) -> ImageConfig {
         variant: platform.variant,
         ..ImageConfig::default()
     };
-    config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
     config.config.working_dir = "/".to_owned();
+    with_path(config)
+}
+
+/// As BuildKit has it, every stage begins with a PATH: `ENV PATH=/app/bin:$PATH` must find the system's programs too.
+fn with_path(mut config: ImageConfig) -> ImageConfig {
+    let env = &mut config.config.env;
+    if !env.iter().any(|line| line.starts_with("PATH=")) {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_without_a_path_gets_the_default_one() {
+        let path = |env: &[&str]| {
+            let mut config = ImageConfig::default();
+            config.config.env = env.iter().map(|line| (*line).to_owned()).collect();
+            with_path(config).config.env
+        };
+        assert_eq!(path(&["A=1"]), ["A=1".to_owned(), format!("PATH={DEFAULT_PATH}")]);
+        assert_eq!(path(&["PATH=/x"]), ["PATH=/x"]);
+    }
 }
