@@ -30,7 +30,11 @@ pub(crate) fn remove_parent(parent: &str) {
         let folder = below(Path::new(point), parent);
         if folder.join(MONITORS).exists() {
             let _stay = enter(Path::new(point));
-            let _in_use = std::fs::remove_dir(folder.join(MONITORS));
+        }
+        // What a killed step or monitor left: a group with a process in it can't be removed.
+        let groups = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for group in groups.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let _in_use = std::fs::remove_dir(group.path());
         }
         let _in_use = std::fs::remove_dir(&folder);
     }
