@@ -110,7 +110,8 @@ fn default_linux(capabilities: &HashSet<Capability>) -> Linux {
         namespace
     };
     let mut resources = LinuxResources::default();
-    resources.set_devices(Some(device_rules()));
+    // Nothing beside those of every container.
+    resources.set_devices(Some(vec![device_rule(false, None, None, None, "rwm")]));
     let masked = MASKED.iter().map(|path| (*path).to_owned()).chain(thermal_throttles()).collect();
     let mut linux = Linux::default();
     linux
@@ -126,15 +127,22 @@ fn default_linux(capabilities: &HashSet<Capability>) -> Linux {
     linux
 }
 
-/// Nothing, then the list.
-fn device_rules() -> Vec<LinuxDeviceCgroup> {
-    let rule = |allow, kind, major, minor, access: &str| {
-        let mut rule = LinuxDeviceCgroup::default();
-        rule.set_allow(allow).set_typ(kind).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
-        rule
-    };
-    let allowed = DEVICES.iter().map(|(kind, major, minor, access)| rule(true, Some(*kind), *major, *minor, access));
-    std::iter::once(rule(false, None, None, None, "rwm")).chain(allowed).collect()
+/// The devices every container may use, whatever its spec says: what the runtime itself makes in /dev, and making nodes
+/// that can't be used.
+pub(crate) fn device_rules() -> Vec<LinuxDeviceCgroup> {
+    DEVICES.iter().map(|(kind, major, minor, access)| device_rule(true, Some(*kind), *major, *minor, access)).collect()
+}
+
+fn device_rule(
+    allow: bool,
+    kind: Option<LinuxDeviceType>,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: &str,
+) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(allow).set_typ(kind).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
+    rule
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {

@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 use support::{Bundle, eventually};
 
 #[test]
@@ -156,4 +159,33 @@ fn bad_input_gives_one_line() {
             .unwrap(),
     );
     assert!(ran.code == 1 && ran.err.contains("parse"), "{}", ran.err);
+}
+
+#[test]
+fn a_deep_state_folder_is_no_obstacle() {
+    let bundle = Bundle::sh("sleep 100");
+    let deep = bundle.path().join("x".repeat(80)).join("y".repeat(80));
+    let deep = deep.to_str().unwrap();
+    let quiet = |words: &[&str]| {
+        let mut command = bundle.command(&[&["--root", deep], words].concat());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().code()
+    };
+    assert_eq!(quiet(&["create", &bundle.id]), Some(0));
+    assert_eq!(quiet(&["start", &bundle.id]), Some(0));
+    assert_eq!(quiet(&["delete", "--force", &bundle.id]), Some(0));
+}
+
+#[test]
+fn a_control_group_that_was_there_stays() {
+    let bundle = Bundle::sh("true");
+    let parent = Path::new("/sys/fs/cgroup").join(if Path::new("/sys/fs/cgroup/pids").exists() { "pids" } else { "." });
+    let parent = parent.join(&bundle.id);
+    fs::create_dir(&parent).unwrap();
+    assert_eq!(bundle.run().code, 0);
+    let (left, inside) = (parent.exists(), parent.join("group").exists());
+    fs::remove_dir(&parent).unwrap();
+    assert_eq!((left, inside), (true, false));
+    for other in bundle.cgroups_left() {
+        fs::remove_dir(other).unwrap();
+    }
 }

@@ -2,7 +2,7 @@
 //! plain v1.
 
 use super::{Cgroup, write};
-use crate::RuntimeError;
+use crate::{RuntimeError, defaults};
 use linux::bpf::{self, Instruction};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use std::os::fd::AsFd;
@@ -36,10 +36,16 @@ pub(super) fn limit(
     if rules.len() > MAX_RULES {
         return Err(RuntimeError::Spec(format!("more than {MAX_RULES} device rules")));
     }
-    let rules = rules.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
+    let mut rules = rules.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
+    let all_allowed =
+        rules.last() == Some(&Rule { allow: true, kind: None, major: None, minor: None, access: EVERYTHING });
+    // Engines say "deny all" and count on the runtime's own devices.
+    for default in &defaults::device_rules() {
+        rules.push(rule(default)?);
+    }
     if let Some(folder) = cgroup.v2_folder() {
         // Nothing to forbid, nothing to load.
-        if rules.last() == Some(&Rule { allow: true, kind: None, major: None, minor: None, access: EVERYTHING }) {
+        if all_allowed {
             return Ok(());
         }
         let group = linux::resolve::open_root(folder)?;

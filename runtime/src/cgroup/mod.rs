@@ -216,12 +216,20 @@ impl Cgroup {
 }
 
 impl Cgroup {
-    /// As [`Cgroup::remove`], then the groups above it that are left empty: for whoever uses a parent of its own.
-    pub fn remove_with_parents(&self) -> Result<(), RuntimeError> {
+    /// How many of the groups above it are in no hierarchy yet: those that making it would make.
+    pub fn missing_parents(&self) -> usize {
+        let depth = self.path.split('/').filter(|name| !name.is_empty()).count();
+        let there = |up: usize| self.folders.iter().any(|f| f.folder().ancestors().nth(up).is_some_and(Path::exists));
+        (1..depth).take_while(|up| !there(*up)).count()
+    }
+
+    /// As [`Cgroup::remove`], then so many groups above it, where they are left empty. Others' groups may hold others' limits:
+    /// the caller counts those it made ([`Cgroup::missing_parents`]).
+    pub fn remove_with_parents(&self, parents: usize) -> Result<(), RuntimeError> {
         self.remove()?;
         for folder in &self.folders {
             let above = folder.folder().ancestors().skip(1).take_while(|path| *path != folder.mount());
-            for parent in above {
+            for parent in above.take(parents) {
                 // One that is in use stays.
                 if fs::remove_dir(parent).is_err() {
                     break;

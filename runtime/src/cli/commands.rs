@@ -99,7 +99,7 @@ pub(super) fn remove(global: &Global, state: &State) -> Result<(), CliError> {
     if !cgroup.is_empty()? {
         cgroup.kill_all()?;
     }
-    cgroup.remove_with_parents()?;
+    cgroup.remove_with_parents(state.cgroup_parents)?;
     let folder = State::folder(global, &state.id);
     match fs::remove_dir_all(&folder) {
         // A foreground `run` and a `delete --force` may both clean up.

@@ -5,9 +5,10 @@ use super::terminal::{Relay, send_console};
 use super::{Args, CliError, Global};
 use oci_spec::runtime::Spec;
 use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio, hooks};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const OPTIONS: &[super::OptionSpec] = &[
@@ -28,6 +29,8 @@ struct Bundle {
     path: PathBuf,
     spec: Spec,
     rootfs: PathBuf,
+    /// Groups above the container's that are not there yet.
+    cgroup_parents: usize,
 }
 
 impl Bundle {
@@ -42,19 +45,26 @@ impl Bundle {
         let rootfs = path.join(root.path());
         let rootfs =
             fs::canonicalize(&rootfs).map_err(|e| CliError::new(format!("rootfs {}: {e}", rootfs.display())))?;
-        Ok(Bundle { path, spec, rootfs })
+        let mut bundle = Bundle { path, spec, rootfs, cgroup_parents: 1 };
+        // Without a path of its own it is below a group of this runtime's.
+        if bundle.cgroups_path().is_some() {
+            bundle.cgroup_parents = runtime::Cgroup::open(&bundle.cgroup(args.id()?))?.missing_parents();
+        }
+        Ok(bundle)
     }
 
     fn has_terminal(&self) -> bool {
         self.spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true))
     }
 
+    fn cgroups_path(&self) -> Option<&Path> {
+        let path = self.spec.linux().as_ref()?.cgroups_path().as_deref()?;
+        Some(path).filter(|path| !path.as_os_str().is_empty())
+    }
+
     fn cgroup(&self, id: &str) -> String {
-        let path = self.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-        let path = path.map(|path| path.to_string_lossy().into_owned()).filter(|path| !path.is_empty());
-        match path {
-            Some(path) if path.starts_with('/') => path,
-            Some(path) => format!("/{path}"),
+        match self.cgroups_path() {
+            Some(path) => Path::new("/").join(path).to_string_lossy().into_owned(),
             None => format!("/ctr-runtime/{id}"),
         }
     }
@@ -135,6 +145,7 @@ fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) 
         created: now(),
         started: false,
         cgroup: bundle.cgroup(id),
+        cgroup_parents: bundle.cgroup_parents,
         config: bundle.spec.clone(),
     };
     state.save(global)?;
@@ -165,7 +176,8 @@ fn claim(global: &Global, id: &str) -> Result<(), CliError> {
 
 /// After a failure: the group is gone already, its parents are not.
 fn forget_cgroup(bundle: &Bundle, id: &str) {
-    let _removed = runtime::Cgroup::open(&bundle.cgroup(id)).and_then(|cgroup| cgroup.remove_with_parents());
+    let _removed =
+        runtime::Cgroup::open(&bundle.cgroup(id)).and_then(|cgroup| cgroup.remove_with_parents(bundle.cgroup_parents));
 }
 
 fn release(global: &Global, id: &str) {
@@ -264,12 +276,20 @@ fn socket() -> Result<OwnedFd, CliError> {
         .map_err(|e| CliError::new(format!("socket: {e}")))
 }
 
-fn address(path: &Path) -> Result<SocketAddrUnix, CliError> {
-    SocketAddrUnix::new(path).map_err(|e| CliError::new(format!("socket {}: {e}", path.display())))
+/// A socket's address through its folder's descriptor, to be kept open meanwhile: containerd's state folders are deeper than
+/// the 107 bytes an address may have.
+fn address(path: &Path) -> Result<(OwnedFd, SocketAddrUnix), CliError> {
+    let at = |why: &dyn std::fmt::Display| CliError::new(format!("socket {}: {why}", path.display()));
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(at(&"no file name")) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty()).map_err(|e| at(&e))?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    let address = SocketAddrUnix::new(&short).map_err(|e| at(&e))?;
+    Ok((folder, address))
 }
 
 fn listen(path: &Path) -> Result<OwnedFd, CliError> {
-    let (socket, address) = (socket()?, address(path)?);
+    let (socket, (_folder, address)) = (socket()?, address(path)?);
     rustix::net::bind(&socket, &address)
         .and_then(|()| rustix::net::listen(&socket, 1))
         .map_err(|e| CliError::new(format!("listen on {}: {e}", path.display())))?;
@@ -277,7 +297,7 @@ fn listen(path: &Path) -> Result<OwnedFd, CliError> {
 }
 
 fn connect(path: &Path) -> Result<OwnedFd, CliError> {
-    let (socket, address) = (socket()?, address(path)?);
+    let (socket, (_folder, address)) = (socket()?, address(path)?);
     rustix::net::connect(&socket, &address)
         .map_err(|e| CliError::new(format!("connect to {}: {e}", path.display())))?;
     Ok(socket)

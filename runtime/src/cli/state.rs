@@ -25,6 +25,9 @@ pub(crate) struct State {
     pub(crate) created: String,
     pub(crate) started: bool,
     pub(crate) cgroup: String,
+    /// How many groups above it were made for it, and go with it.
+    #[serde(default)]
+    pub(crate) cgroup_parents: usize,
     pub(crate) config: Spec,
 }
 
