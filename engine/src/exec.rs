@@ -238,6 +238,7 @@ fn execute(request: &HelperRequest, streams: &mut Streams) -> Result<Executed> {
         (stdio, Some(program))
     };
     let mut executed = runtime::exec(ExecRequest {
+        id: &request.config.id,
         init: init.as_fd(),
         init_pid,
         process: &process,
@@ -245,6 +246,7 @@ fn execute(request: &HelperRequest, streams: &mut Streams) -> Result<Executed> {
         stdio,
         cgroup: &Cgroup::open(&request.cgroup)?,
         die_with_parent: true,
+        extra_fds: Vec::new(),
     })?;
     if let Some(program) = pipes.or_else(|| executed.console.take().map(Program::Console)) {
         streams.set_program(program).map_err(|e| EngineError::io("connect", "the process's streams", e))?;

@@ -248,6 +248,7 @@ impl Step<'_> {
         let mut created = runtime::create(CreateRequest {
             id: &self.request.id,
             spec: &spec,
+            bundle: parent,
             root: Root::Mounted(mounted),
             stdio,
             netns: self.network.namespace(),
@@ -256,6 +257,8 @@ impl Step<'_> {
             die_with_parent: true,
             init: false,
             extra_fds: Vec::new(),
+            no_pivot: false,
+            no_new_keyring: false,
         })?;
         streams.set_program(program).map_err(|e| EngineError::io("connect", "the step's streams", e))?;
         if let Some(input) = &step.stdin {

@@ -186,13 +186,20 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), CallE
     move_mount(mount, "", target, "", flags).map_err(|e| CallError::new("move_mount", "", e))
 }
 
-/// Makes `root`, a mount in this namespace, its root, and drops the old one with all its mounts. The working directory is `/` then.
-pub fn pivot_into(root: BorrowedFd<'_>) -> Result<(), CallError> {
+/// Makes `root`, a mount attached over the root of this namespace, the root of this process, and drops the old one with all its
+/// mounts. The working directory is `/` then.
+///
+/// Where the old root can't be swapped – it is the kernel's own ramfs, or `pivot` is false – this process is put into the new
+/// one by chroot. What lies below stays in the namespace but out of reach: every way up from `root` leads back onto it.
+pub fn enter_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), CallError> {
     let at = |call| move |errno| CallError::new(call, "the container's root", errno);
     rustix::process::fchdir(root).map_err(at("fchdir"))?;
     // Both names the same: the old root is stacked on the new one, and unmounted from there.
-    rustix::process::pivot_root(".", ".").map_err(at("pivot_root"))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("umount2"))?;
+    match if pivot { rustix::process::pivot_root(".", ".") } else { Err(Errno::INVAL) } {
+        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("umount2"))?,
+        Err(Errno::INVAL) => rustix::process::chroot(".").map_err(at("chroot"))?,
+        Err(errno) => return Err(at("pivot_root")(errno)),
+    }
     rustix::process::chdir("/").map_err(at("chdir"))
 }
 

@@ -179,20 +179,6 @@ pub fn close_all() {
     unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0) };
 }
 
-/// Takes over the descriptors `first`, `first + 1` … that the caller of this program left open for it, as copies.
-pub fn inherited_descriptors(first: u32, count: u32) -> Result<Vec<OwnedFd>, CallError> {
-    let copy = |number: u32| {
-        let number = c_int::try_from(number).map_err(|_| CallError::new("dup", "", Errno::BADF))?;
-        // SAFETY: fcntl only reads the number; one that is not open answers EBADF.
-        match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) } {
-            -1 => Err(CallError::last("dup", format!("descriptor {number}"))),
-            // SAFETY: a new descriptor that nobody else owns.
-            fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        }
-    };
-    (first..first.saturating_add(count)).map(copy).collect()
-}
-
 /// Puts descriptors at `first`, `first + 1` … for the program about to be executed, over whatever stood there, except for
 /// `keep`, which is moved out of the way and returned.
 pub fn place_descriptors(descriptors: &[OwnedFd], first: u32, keep: BorrowedFd<'_>) -> Result<OwnedFd, CallError> {

@@ -1,16 +1,13 @@
 //! Making a container: the caller's side. The other is [`crate::init`].
 
-use crate::cgroup::{Folder, Membership};
 use crate::channel::{self, FromInit, ToInit};
-use crate::mount_options::{self, MountOptions};
-use crate::process::ProcessPlan;
-use crate::{Cgroup, RuntimeError, hooks, init, sysctl};
+use crate::plan::{Plan, plan};
+use crate::{Cgroup, RuntimeError, hooks, init};
 use linux::process::{Forked, Namespaces};
-use linux::{CallError, mount, resolve};
-use oci_spec::runtime::{Hook, Linux, LinuxDevice, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+use linux::{CallError, resolve};
+use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, Spec};
 use rustix::fs::OFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +66,8 @@ pub struct CreateRequest<'a> {
     pub id: &'a str,
     /// What to run and how.
     pub spec: &'a Spec,
+    /// The folder it is described in, for hooks.
+    pub bundle: &'a Path,
     /// The root file system.
     pub root: Root,
     /// The program's streams.
@@ -85,6 +84,10 @@ pub struct CreateRequest<'a> {
     pub init: bool,
     /// Descriptors 3.. the program keeps (`--preserve-fds`), in this order.
     pub extra_fds: Vec<OwnedFd>,
+    /// Enter the root by chroot instead of pivot_root, for a host whose own root is a ramfs.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
 }
 
 /// A container that is set up and waits for [`Created::start`]. Dropping it un-started makes the init notice and exit.
@@ -101,40 +104,6 @@ pub struct Created {
     /// What could not be done but was no reason to fail.
     pub warnings: Vec<String>,
     channel: Option<OwnedFd>,
-}
-
-/// The request, worked out: all that can be known to be wrong is found before anything is made.
-pub(crate) struct Plan<'a> {
-    pub(crate) root: Root,
-    pub(crate) root_read_only: bool,
-    pub(crate) propagation: (u64, bool),
-    pub(crate) stdio: Stdio,
-    pub(crate) netns: Option<BorrowedFd<'a>>,
-    pub(crate) created: Namespaces,
-    pub(crate) new_cgroup_namespace: bool,
-    pub(crate) joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
-    pub(crate) in_user_namespace: bool,
-    pub(crate) mounts: Vec<(Mount, MountOptions)>,
-    pub(crate) mount_sources: Vec<MountSource>,
-    pub(crate) devices: &'a [LinuxDevice],
-    pub(crate) dev_is_bound: bool,
-    pub(crate) masked_paths: &'a [String],
-    pub(crate) read_only_paths: &'a [String],
-    pub(crate) sysctls: Vec<(&'a str, PathBuf, &'a str)>,
-    pub(crate) hostname: Option<&'a str>,
-    pub(crate) domainname: Option<&'a str>,
-    pub(crate) process: ProcessPlan,
-    pub(crate) membership: Membership,
-    pub(crate) cgroup_folders: &'a [Folder],
-    pub(crate) die_with_parent: bool,
-    pub(crate) reaper: bool,
-    pub(crate) extra_fds: Vec<OwnedFd>,
-    pub(crate) listener: Option<OwnedFd>,
-    pub(crate) new_keyring: bool,
-    pub(crate) keyring_name: CString,
-    pub(crate) has_runtime_hooks: bool,
-    pub(crate) start_hooks: &'a [Hook],
-    pub(crate) hook_state: &'a [u8],
 }
 
 /// Sets a container up. Single-threaded callers only. Nothing is left behind when it fails.
@@ -185,14 +154,13 @@ fn create_in(
     mut warnings: Vec<String>,
 ) -> Result<Created, RuntimeError> {
     let spec = request.spec;
-    let id = request.id.to_owned();
     let hooks_of = |pick: fn(&oci_spec::runtime::Hooks) -> &Option<Vec<Hook>>| {
         spec.hooks().as_ref().and_then(|hooks| pick(hooks).as_deref()).unwrap_or_default()
     };
     #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
     let runtime_hooks = [hooks_of(|h| h.prestart()), hooks_of(|h| h.create_runtime())];
-    let hook_state = state_for_hooks(&id, spec, None);
-    let mut plan = plan(request, &cgroup, &mut warnings, &hook_state)?;
+    let identity = Identity { id: request.id, bundle: request.bundle, spec };
+    let mut plan = plan(request, &cgroup, &mut warnings)?;
     plan.listener = listener;
     let created = plan.created;
     let pid_namespace = plan.joined.iter().find(|(kind, ..)| *kind == Namespaces::PID).map(|(.., fd)| fd.try_clone());
@@ -201,7 +169,7 @@ fn create_in(
     let (pid, pidfd) = fork_init(plan, theirs, pid_namespace)?;
     let mut maker = Maker { channel: ours, pidfd, pid };
     let ready = maker.accompany(created, spec, |pid| {
-        let state = state_for_hooks(&id, spec, Some(pid));
+        let state = identity.state("creating", pid.as_raw_nonzero().get());
         runtime_hooks.iter().try_for_each(|hooks| hooks::run(hooks, &state)).map_err(RuntimeError::Init)
     });
     match ready {
@@ -333,150 +301,27 @@ impl Created {
     }
 }
 
-pub(crate) fn namespace_of(kind: LinuxNamespaceType) -> Namespaces {
-    match kind {
-        LinuxNamespaceType::Mount => Namespaces::MOUNT,
-        LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
-        LinuxNamespaceType::Uts => Namespaces::UTS,
-        LinuxNamespaceType::Ipc => Namespaces::IPC,
-        LinuxNamespaceType::User => Namespaces::USER,
-        LinuxNamespaceType::Pid => Namespaces::PID,
-        LinuxNamespaceType::Network => Namespaces::NETWORK,
-        LinuxNamespaceType::Time => Namespaces::TIME,
-    }
+/// Who a container is, for hooks.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Path,
+    pub(crate) spec: &'a Spec,
 }
 
-/// The spec's namespaces, sorted into those made and those joined.
-struct WantedNamespaces {
-    created: Namespaces,
-    joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
-}
-
-fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, RuntimeError> {
-    let mut wanted = WantedNamespaces { created: Namespaces::none(), joined: Vec::new() };
-    let mut seen = Namespaces::none();
-    for namespace in linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default() {
-        let kind = namespace_of(namespace.typ());
-        if seen.contains(kind) {
-            return Err(RuntimeError::Spec(format!("namespace {} is given twice", namespace.typ())));
-        }
-        seen = seen.with(kind);
-        if kind == Namespaces::NETWORK && netns {
-            continue;
-        }
-        match namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
-            None if kind == Namespaces::TIME => {
-                return Err(RuntimeError::Spec("new time namespaces are not supported yet".to_owned()));
-            }
-            None => wanted.created = wanted.created.with(kind),
-            Some(path) => {
-                let file = resolve::open_host(path, OFlags::RDONLY)?;
-                wanted.joined.push((kind, path.to_path_buf(), file));
-            }
-        }
+impl Identity<'_> {
+    /// What hooks read on their standard input: the container's state.
+    pub(crate) fn state(&self, status: &str, pid: i32) -> Vec<u8> {
+        let state = serde_json::json!({
+            "ociVersion": self.spec.version(),
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+            "annotations": self.spec.annotations().clone().unwrap_or_default(),
+        });
+        state.to_string().into_bytes()
     }
-    if !wanted.created.contains(Namespaces::MOUNT) {
-        return Err(RuntimeError::Spec("a container needs a mount namespace of its own".to_owned()));
-    }
-    Ok(wanted)
-}
-
-fn plan<'a>(
-    request: CreateRequest<'a>,
-    cgroup: &'a Cgroup,
-    warnings: &mut Vec<String>,
-    hook_state: &'a [u8],
-) -> Result<Plan<'a>, RuntimeError> {
-    let spec = request.spec;
-    let linux = spec.linux().as_ref();
-    let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Spec("process is missing".to_owned()))?;
-    let WantedNamespaces { created, joined } = namespaces(linux, request.netns.is_some())?;
-    let owns = |kind: LinuxNamespaceType| {
-        let kind = namespace_of(kind);
-        created.contains(kind)
-            || joined.iter().any(|(have, ..)| *have == kind)
-            || (kind == Namespaces::NETWORK && request.netns.is_some())
-    };
-    let sysctls = linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten();
-    let sysctls = sysctls
-        .map(|(name, value)| Ok((name.as_str(), sysctl::file(name, value, owns)?, value.as_str())))
-        .collect::<Result<Vec<_>, RuntimeError>>()?;
-    for (name, what) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
-        if name.as_deref().is_some_and(|name| !name.is_empty()) && !owns(LinuxNamespaceType::Uts) {
-            return Err(RuntimeError::Spec(format!("{what} needs a UTS namespace of the container's own")));
-        }
-    }
-    let parse =
-        |mount: &Mount| (mount.clone(), MountOptions::parse(mount.options().iter().flatten().map(String::as_str)));
-    let mounts: Vec<_> = spec.mounts().iter().flatten().map(parse).collect();
-    for (mount, _) in &mounts {
-        if !mount.destination().is_absolute() {
-            return Err(RuntimeError::Spec(format!("mount destination {:?} must be absolute", mount.destination())));
-        }
-    }
-    let is_bound_dev = |(mount, options): &(Mount, MountOptions)| {
-        mount.destination() == Path::new("/dev") && (options.bind.is_some() || mount.typ().as_deref() == Some("bind"))
-    };
-    let name = |name: &'a Option<String>| name.as_deref().filter(|name| !name.is_empty());
-    Ok(Plan {
-        root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
-        propagation: root_propagation(linux)?,
-        netns: request.netns,
-        in_user_namespace: created.contains(Namespaces::USER)
-            || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),
-        new_cgroup_namespace: created.contains(Namespaces::CGROUP),
-        created: created.without(Namespaces::CGROUP),
-        joined,
-        dev_is_bound: mounts.iter().any(is_bound_dev),
-        mounts,
-        devices: linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
-        masked_paths: linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default(),
-        read_only_paths: linux.and_then(|linux| linux.readonly_paths().as_deref()).unwrap_or_default(),
-        sysctls,
-        hostname: name(spec.hostname()),
-        domainname: name(spec.domainname()),
-        process: ProcessPlan::new(process, linux.and_then(|linux| linux.seccomp().as_ref()), warnings)?,
-        membership: cgroup.membership()?,
-        cgroup_folders: cgroup.folders(),
-        new_keyring: true,
-        keyring_name: CString::new(format!("_ses.{}", request.id)).unwrap_or_default(),
-        has_runtime_hooks: spec.hooks().as_ref().is_some_and(|hooks| {
-            #[allow(deprecated)] // As above.
-            let prestart = hooks.prestart();
-            [prestart, hooks.create_runtime()].iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
-        }),
-        start_hooks: spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default(),
-        hook_state,
-        root: request.root,
-        stdio: request.stdio,
-        mount_sources: request.mount_sources,
-        die_with_parent: request.die_with_parent,
-        reaper: request.init,
-        extra_fds: request.extra_fds,
-        listener: None,
-    })
-}
-
-fn root_propagation(linux: Option<&Linux>) -> Result<(u64, bool), RuntimeError> {
-    match linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|name| !name.is_empty()) {
-        None => Ok((mount::PRIVATE, true)),
-        Some(name) => mount_options::propagation(name)
-            .ok_or_else(|| RuntimeError::Spec(format!("rootfsPropagation {name:?} is not a propagation"))),
-    }
-}
-
-/// What hooks read on their standard input: the container's state.
-pub(crate) fn state_for_hooks(id: &str, spec: &Spec, pid: Option<Pid>) -> Vec<u8> {
-    let bundle = spec.root().as_ref().map(|root| root.path().parent().unwrap_or(Path::new("/")).to_path_buf());
-    let state = serde_json::json!({
-        "ociVersion": spec.version(),
-        "id": id,
-        "status": if pid.is_some() { "creating" } else { "created" },
-        "pid": pid.map_or(0, |pid| pid.as_raw_nonzero().get()),
-        "bundle": bundle.unwrap_or_default(),
-        "annotations": spec.annotations().clone().unwrap_or_default(),
-    });
-    state.to_string().into_bytes()
 }
 
 fn map_ids(pid: Pid, linux: Option<&Linux>) -> Result<(), RuntimeError> {

@@ -3,6 +3,7 @@
 use crate::channel::{self, Failure, FromInit, ToInit, bounded};
 use crate::container::{end, in_pid_namespace};
 use crate::init::{Environment, Streams, run_program};
+use crate::plan::keyring_name;
 use crate::process::ProcessPlan;
 use crate::{Cgroup, RuntimeError, Stdio};
 use linux::process::{Forked, Namespaces};
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 /// What to run in which container.
 #[derive(Debug)]
 pub struct ExecRequest<'a> {
+    /// The container's id.
+    pub id: &'a str,
     /// The container's init; its namespaces are joined.
     pub init: BorrowedFd<'a>,
     /// The init's pid, to read /proc by.
@@ -32,6 +35,8 @@ pub struct ExecRequest<'a> {
     pub cgroup: &'a Cgroup,
     /// SIGKILL the process when the caller dies.
     pub die_with_parent: bool,
+    /// Descriptors 3.. the program keeps (`--preserve-fds`), in this order.
+    pub extra_fds: Vec<OwnedFd>,
 }
 
 /// A process running in a container, a child of the caller.
@@ -55,6 +60,7 @@ const NAMESPACES: &[(&str, Namespaces)] = &[
     ("ipc", Namespaces::IPC),
     ("uts", Namespaces::UTS),
     ("cgroup", Namespaces::CGROUP),
+    ("time", Namespaces::TIME),
 ];
 
 /// Runs a process in the container. Returns once its program is executing. Single-threaded callers only.
@@ -127,7 +133,11 @@ fn foreign_namespaces(init: Pid) -> Result<Namespaces, RuntimeError> {
     for (name, kind) in NAMESPACES {
         let path = |pid: &str| PathBuf::from(format!("/proc/{pid}/ns/{name}"));
         let theirs = path(&init.as_raw_nonzero().to_string());
-        let link = fs::read_link(&theirs).map_err(|e| RuntimeError::file("read", &theirs, e))?;
+        let link = match fs::read_link(&theirs) {
+            // A kernel without namespaces of this kind.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path("self").exists() => continue,
+            link => link.map_err(|e| RuntimeError::file("read", &theirs, e))?,
+        };
         if fs::read_link(path("self")).ok() != Some(link) {
             foreign = foreign.with(*kind);
         }
@@ -171,10 +181,11 @@ fn live(
         channel,
         die_with_parent: request.die_with_parent,
         listener: None,
-        extra_fds: Vec::new(),
+        extra_fds: request.extra_fds,
         reaper: false,
         start_hooks: &[],
-        hook_state: &[],
+        identity: None,
+        keyring: Some(keyring_name(request.id)),
         warnings: Vec::new(),
     })
 }

@@ -15,6 +15,7 @@ mod exec;
 pub mod hooks;
 mod init;
 mod mount_options;
+mod plan;
 mod process;
 mod program;
 pub mod seccomp;

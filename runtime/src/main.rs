@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let (global, result) = cli::dispatch(args);
+    let (global, result) = cli::dispatch(&args);
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            global.log_error(&error.message);
+            global.log.error(&error.message);
             // Nowhere else to say it.
             let _written = writeln!(std::io::stderr(), "ctr-runtime: {}", error.message);
             ExitCode::from(error.code)

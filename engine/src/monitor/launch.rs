@@ -71,6 +71,7 @@ pub(crate) fn create(
     let mut created = runtime::create(CreateRequest {
         id: &config.id,
         spec: &spec,
+        bundle: &request.folder,
         root: Root::Mounted(root),
         stdio,
         netns: namespace,
@@ -79,6 +80,8 @@ pub(crate) fn create(
         die_with_parent: true,
         init: config.spec.init,
         extra_fds: Vec::new(),
+        no_pivot: false,
+        no_new_keyring: false,
     })?;
     warnings.append(&mut created.warnings);
     let program = pipes.or_else(|| created.console.take().map(Program::Console));

@@ -117,3 +117,16 @@ fn v1_sum(text: &str, kind: &str) -> u64 {
     };
     text.lines().filter_map(value).fold(0, u64::saturating_add)
 }
+
+impl Cgroup {
+    /// What its memory is used for, by the kernel's own names (`memory.stat`).
+    pub fn memory_details(&self) -> Result<Vec<(String, u64)>, RuntimeError> {
+        let Some(folder) = self.v1_folder("memory").or_else(|| self.v2_folder()) else { return Ok(Vec::new()) };
+        let text = read(&folder.join("memory.stat"))?;
+        let line = |line: &str| {
+            let (name, number) = line.split_once(' ')?;
+            Some((name.to_owned(), number.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(line).collect())
+    }
+}

@@ -1,12 +1,11 @@
-//! The commands about containers that exist: state, list, kill, delete, pause, resume, ps, update; and spec, features.
+//! The commands about containers that exist: state, list, kill, delete, pause, resume, ps; and spec.
 
+use super::args::Args;
 use super::state::{State, all};
-use super::{Args, CliError, Global, print};
-use oci_spec::runtime::LinuxResources;
+use super::{CliError, Global, print};
 use runtime::hooks;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs;
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -14,13 +13,13 @@ use std::path::Path;
 const END_PATIENCE_SECONDS: i64 = 10;
 
 pub(super) fn state(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[], usize::MAX)?;
+    let args = Args::parse(args, &[], usize::MAX)?;
     let state = State::load(global, args.id()?)?;
     print(&format!("{:#}\n", state.shown()))
 }
 
 pub(super) fn list(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[("format", Some('f'), true), ("quiet", Some('q'), false)], usize::MAX)?;
+    let args = Args::parse(args, &[("format", Some('f'), true), ("quiet", Some('q'), false)], usize::MAX)?;
     let containers = all(global);
     if args.flag("quiet") {
         return print(&containers.iter().map(|state| format!("{}\n", state.id)).collect::<String>());
@@ -46,16 +45,17 @@ pub(super) fn list(global: &Global, args: &[String]) -> Result<u8, CliError> {
 }
 
 pub(super) fn kill(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[("all", Some('a'), false), ("signal", Some('s'), true)], usize::MAX)?;
-    let (id, signal) = match args.positional.as_slice() {
+    let args = Args::parse(args, &[("all", Some('a'), false), ("signal", Some('s'), true)], usize::MAX)?;
+    let (id, signal) = match args.words.as_slice() {
         [id] => (id, args.value("signal").unwrap_or("SIGTERM")),
         [id, signal] => (id, signal.as_str()),
         _ => return Err(CliError::new("usage: ctr-runtime kill ID [SIGNAL]")),
     };
     let number = linux::signal::parse(signal).ok_or_else(|| CliError::new(format!("unknown signal {signal:?}")))?;
     let state = State::load(global, id)?;
+    let cgroup = state.cgroup()?;
     if args.flag("all") {
-        for pid in state.cgroup()?.processes()? {
+        for pid in cgroup.processes()? {
             // One that ended meanwhile needs no signal.
             let _gone = linux::process::kill(pid, number);
         }
@@ -63,11 +63,18 @@ pub(super) fn kill(global: &Global, args: &[String]) -> Result<u8, CliError> {
     }
     let (_, init) = state.init().ok_or_else(|| CliError::new("container not running"))?;
     linux::process::send_signal(init.as_fd(), number)?;
+    if number == rustix::process::Signal::KILL.as_raw() {
+        // A frozen process takes no signal on v1; one without a pid namespace leaves its children behind.
+        let _not_frozen = cgroup.thaw();
+        if !state.has_pid_namespace() {
+            cgroup.kill_all()?;
+        }
+    }
     Ok(0)
 }
 
 pub(super) fn delete(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[("force", Some('f'), false)], usize::MAX)?;
+    let args = Args::parse(args, &[("force", Some('f'), false)], usize::MAX)?;
     let (id, force) = (args.id()?, args.flag("force"));
     let state = match State::load(global, id) {
         Err(error) if force && error.message.ends_with("does not exist") => {
@@ -110,13 +117,13 @@ pub(super) fn remove(global: &Global, state: &State) -> Result<(), CliError> {
     }
     let poststop = state.config.hooks().as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
     if let Err(why) = hooks::run(poststop, state.shown().to_string().as_bytes()) {
-        global.log_error(&format!("warning: {why}"));
+        global.log.warn(&why);
     }
     Ok(())
 }
 
 pub(super) fn freeze(global: &Global, args: &[String], freeze: bool) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[], usize::MAX)?;
+    let args = Args::parse(args, &[], usize::MAX)?;
     let state = State::load(global, args.id()?)?;
     let cgroup = state.cgroup()?;
     match (freeze, state.status()) {
@@ -129,40 +136,58 @@ pub(super) fn freeze(global: &Global, args: &[String], freeze: bool) -> Result<u
 }
 
 pub(super) fn ps(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[("format", Some('f'), true)], usize::MAX)?;
-    let pids = State::load(global, args.id()?)?.cgroup()?.processes()?;
-    match args.value("format").unwrap_or("table") {
+    // What follows the id is for ps(1).
+    let args = Args::parse(args, &[("format", Some('f'), true)], 1)?;
+    let (id, rest) = args.words.split_first().ok_or_else(|| CliError::new("container id cannot be empty"))?;
+    let format = match rest {
+        [option, value] if option == "--format" || option == "-f" => Some(value.as_str()),
+        [option] => option.strip_prefix("--format=").or(args.value("format")),
+        _ => args.value("format"),
+    };
+    let pids = State::load(global, id)?.cgroup()?.processes()?;
+    match format.unwrap_or("table") {
         "json" => print(&format!("{}\n", serde_json::json!(pids))),
-        _ => {
+        "table" => {
+            let options: &[String] = if format.is_some() && args.value("format").is_none() { &[] } else { rest };
+            print(&process_table(&pids, options)?)
+        }
+        other => Err(CliError::new(format!("invalid format option {other:?}: table or json"))),
+    }
+}
+
+/// The lines of the machine's ps(1) about these processes; a short table of our own where there is no such program.
+fn process_table(pids: &[i32], options: &[String]) -> Result<String, CliError> {
+    let mut command = std::process::Command::new("ps");
+    if options.is_empty() {
+        command.arg("-ef")
+    } else {
+        command.args(options)
+    };
+    let output = match command.output() {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => return Err(CliError::new(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim()))),
+        Err(_) => {
             let line = |pid: &i32| {
                 let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 format!("{pid:<8} {}\n", name.trim_end())
             };
-            print(&format!("PID      CMD\n{}", pids.iter().map(line).collect::<String>()))
+            return Ok(format!("PID      CMD\n{}", pids.iter().map(line).collect::<String>()));
         }
-    }
-}
-
-pub(super) fn update(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[("resources", Some('r'), true)], usize::MAX)?;
-    let state = State::load(global, args.id()?)?;
-    let mut text = String::new();
-    let read = match args.value("resources") {
-        Some("-") => std::io::stdin().take(1 << 20).read_to_string(&mut text),
-        Some(path) => fs::File::open(path).and_then(|file| file.take(1 << 20).read_to_string(&mut text)),
-        None => return Err(CliError::new("update needs --resources FILE")),
     };
-    read.map_err(|e| CliError::new(format!("read the resources: {e}")))?;
-    let resources: LinuxResources =
-        serde_json::from_str(&text).map_err(|e| CliError::new(format!("parse the resources: {e}")))?;
-    for warning in state.cgroup()?.update(&resources)? {
-        global.log_error(&format!("warning: {warning}"));
-    }
-    Ok(0)
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let head = lines.next().unwrap_or_default();
+    let column = head.split_ascii_whitespace().position(|word| word == "PID");
+    let column = column.ok_or_else(|| CliError::new("ps: its output has no column PID"))?;
+    let is_ours = |line: &&str| {
+        let pid = line.split_ascii_whitespace().nth(column).and_then(|word| word.parse::<i32>().ok());
+        pid.is_some_and(|pid| pids.contains(&pid))
+    };
+    Ok(std::iter::once(head).chain(lines.filter(is_ours)).map(|line| format!("{line}\n")).collect())
 }
 
 pub(super) fn spec(args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[("bundle", Some('b'), true), ("rootless", None, false)], usize::MAX)?;
+    let args = Args::parse(args, &[("bundle", Some('b'), true), ("rootless", None, false)], usize::MAX)?;
     let path = Path::new(args.value("bundle").unwrap_or(".")).join("config.json");
     if path.exists() {
         return Err(CliError::new(format!("file {} exists: remove it first", path.display())));
@@ -170,28 +195,4 @@ pub(super) fn spec(args: &[String]) -> Result<u8, CliError> {
     let text = serde_json::to_string_pretty(&runtime::default_spec()).map_err(|e| CliError::new(e.to_string()))?;
     fs::write(&path, text + "\n").map_err(|e| CliError::new(format!("write {}: {e}", path.display())))?;
     Ok(0)
-}
-
-pub(super) fn features() -> Result<u8, CliError> {
-    let names: Vec<String> = capabilities_names();
-    let features = serde_json::json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": runtime::OCI_VERSION,
-        "hooks": ["prestart", "createRuntime", "startContainer", "poststart", "poststop"],
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
-            "capabilities": names,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
-            "seccomp": {
-                "enabled": true,
-                "archs": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
-            },
-            "mountExtensions": {"idmap": {"enabled": false}},
-        },
-    });
-    print(&format!("{features:#}\n"))
-}
-
-fn capabilities_names() -> Vec<String> {
-    runtime::capabilities::ALL.iter().map(|capability| format!("CAP_{capability}")).collect()
 }

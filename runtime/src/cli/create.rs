@@ -1,17 +1,19 @@
 //! run, create and start.
 
+use super::args::{Args, OptionSpec};
 use super::state::{State, check_id, now, start_time};
 use super::terminal::{Relay, send_console};
-use super::{Args, CliError, Global};
-use oci_spec::runtime::Spec;
-use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio, hooks};
+use super::{CliError, Global};
+use oci_spec::runtime::{Process, Spec};
+use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio, capabilities, hooks};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-const OPTIONS: &[super::OptionSpec] = &[
+const OPTIONS: &[OptionSpec] = &[
     ("bundle", Some('b'), true),
     ("console-socket", None, true),
     ("pid-file", None, true),
@@ -23,6 +25,9 @@ const OPTIONS: &[super::OptionSpec] = &[
     ("init", None, false),
     ("no-subreaper", None, false),
 ];
+
+/// The most descriptors handed on to a program.
+const MAX_PRESERVED: u32 = 1024;
 
 /// What create and run both need.
 struct Bundle {
@@ -39,8 +44,13 @@ impl Bundle {
         let path = fs::canonicalize(path).map_err(|e| CliError::new(format!("bundle {}: {e}", path.display())))?;
         let config = path.join("config.json");
         let text = fs::read(&config).map_err(|e| CliError::new(format!("read {}: {e}", config.display())))?;
-        let spec: Spec =
-            serde_json::from_slice(&text).map_err(|e| CliError::new(format!("parse {}: {e}", config.display())))?;
+        let parse = |text: &[u8]| serde_json::from_slice::<Spec>(text);
+        let spec = parse(&text).or_else(|error| known_capabilities(&text).map_or(Err(error), |text| parse(&text)));
+        let mut spec = spec.map_err(|e| CliError::new(format!("parse {}: {e}", config.display())))?;
+        if let Some(mut process) = spec.process().clone().filter(|_| listen_fds() > 0) {
+            name_listen_fds(&mut process);
+            spec.set_process(Some(process));
+        }
         let root = spec.root().as_ref().ok_or_else(|| CliError::new("config.json: root is missing"))?;
         let rootfs = path.join(root.path());
         let rootfs =
@@ -70,6 +80,15 @@ impl Bundle {
     }
 }
 
+/// A config without the capabilities that only a younger kernel would know: they can't be granted, which is no failure.
+fn known_capabilities(config: &[u8]) -> Option<Vec<u8>> {
+    let mut config: serde_json::Value = serde_json::from_slice(config).ok()?;
+    for set in config.pointer_mut("/process/capabilities")?.as_object_mut()?.values_mut() {
+        set.as_array_mut()?.retain(|name| name.as_str().is_some_and(|name| capabilities::by_name(name).is_some()));
+    }
+    serde_json::to_vec(&config).ok()
+}
+
 /// Copies of this process's own streams.
 pub(super) fn own_streams() -> Result<Stdio, CliError> {
     let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| CliError::new(format!("dup: {e}")));
@@ -85,18 +104,53 @@ pub(super) fn terminal_size(console: Option<oci_spec::runtime::Box>) -> Option<(
     Some((u16::try_from(size.height()).ok()?, u16::try_from(size.width()).ok()?)).filter(|size| *size != (0, 0))
 }
 
-/// Descriptors 3.. that `--preserve-fds N` hands on.
-fn preserved(args: &Args) -> Result<Vec<OwnedFd>, CliError> {
-    let Some(count) = args.value("preserve-fds") else { return Ok(Vec::new()) };
-    let count: u32 = count
-        .parse()
-        .ok()
-        .filter(|n| *n <= 1024)
-        .ok_or_else(|| CliError::new(format!("--preserve-fds {count:?}: not a number")))?;
-    linux::process::inherited_descriptors(3, count).map_err(CliError::from)
+/// Takes over what the caller left open for the program – descriptors of `$LISTEN_FDS`, then those of `--preserve-fds N` –
+/// and closes whatever else it left open: a waiting init must not hold a pipe whose end somebody waits for.
+///
+/// First thing in a command, before it opens anything itself.
+pub(super) fn inherited(args: &Args) -> Result<Vec<OwnedFd>, CliError> {
+    let preserved: u32 = args.number("preserve-fds")?.unwrap_or(0);
+    let count = preserved.saturating_add(listen_fds());
+    if count > MAX_PRESERVED {
+        return Err(CliError::new(format!("--preserve-fds {preserved}: at most {MAX_PRESERVED}")));
+    }
+    linux::spawn::close_from(3 + count)?;
+    let taken = (3..).take(count.try_into().unwrap_or(0)).map(linux::spawn::take_inherited);
+    taken.collect::<Result<_, _>>().map_err(|e| CliError::new(format!("--preserve-fds {preserved}: {e}")))
 }
 
-fn make(global: &Global, args: &Args, bundle: &Bundle, wait_for_start: bool) -> Result<Created, CliError> {
+/// How many sockets a supervisor passes on (sd_listen_fds(3)).
+pub(super) fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// Tells the program of them.
+pub(super) fn name_listen_fds(process: &mut Process) {
+    let count = listen_fds();
+    if count > 0 {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
+        process.set_env(Some(env));
+    }
+}
+
+/// Writes a pid where somebody may be looking already: whole or not at all.
+pub(super) fn write_pid(file: &str, pid: Pid) -> Result<(), CliError> {
+    let at = |e: std::io::Error| CliError::new(format!("write {file}: {e}"));
+    let path = Path::new(file);
+    let name = path.file_name().ok_or_else(|| CliError::new(format!("--pid-file {file:?}: not a file's name")))?;
+    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    fs::write(&temporary, pid.as_raw_nonzero().to_string()).map_err(at)?;
+    fs::rename(&temporary, path).map_err(at)
+}
+
+fn make(
+    global: &Global,
+    args: &Args,
+    bundle: &Bundle,
+    extra_fds: Vec<OwnedFd>,
+    wait_for_start: bool,
+) -> Result<Created, CliError> {
     let id = args.id()?;
     let size = terminal_size(bundle.spec.process().as_ref().and_then(|process| process.console_size()));
     if args.value("console-socket").is_some() && !bundle.has_terminal() {
@@ -105,6 +159,7 @@ fn make(global: &Global, args: &Args, bundle: &Bundle, wait_for_start: bool) -> 
     let request = CreateRequest {
         id,
         spec: &bundle.spec,
+        bundle: &bundle.path,
         root: Root::Path(bundle.rootfs.clone()),
         stdio: if bundle.has_terminal() { Stdio::Terminal { size } } else { own_streams()? },
         netns: None,
@@ -112,7 +167,9 @@ fn make(global: &Global, args: &Args, bundle: &Bundle, wait_for_start: bool) -> 
         cgroup: CgroupRequest::Path(bundle.cgroup(id)),
         die_with_parent: false,
         init: args.flag("init"),
-        extra_fds: preserved(args)?,
+        extra_fds,
+        no_pivot: args.flag("no-pivot"),
+        no_new_keyring: args.flag("no-new-keyring"),
     };
     let mut created = if wait_for_start {
         runtime::create_listening(request, listen(&State::listener(global, id))?)?
@@ -132,7 +189,7 @@ fn make(global: &Global, args: &Args, bundle: &Bundle, wait_for_start: bool) -> 
 fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) -> Result<(), CliError> {
     let id = args.id()?;
     for warning in &created.warnings {
-        global.log_error(&format!("warning: {warning}"));
+        global.log.warn(warning);
     }
     let pid = created.pid.as_raw_nonzero().get();
     let state = State {
@@ -147,6 +204,7 @@ fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) 
         cgroup: bundle.cgroup(id),
         cgroup_parents: bundle.cgroup_parents,
         config: bundle.spec.clone(),
+        folder: None,
     };
     state.save(global)?;
     // Without a socket the terminal stays with this process, which serves it.
@@ -156,7 +214,7 @@ fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) 
         send_console(Path::new(socket), console.as_fd())?;
     }
     if let Some(file) = args.value("pid-file") {
-        fs::write(file, pid.to_string()).map_err(|e| CliError::new(format!("write {file}: {e}")))?;
+        write_pid(file, created.pid)?;
     }
     Ok(())
 }
@@ -168,7 +226,7 @@ fn claim(global: &Global, id: &str) -> Result<(), CliError> {
     fs::create_dir_all(&global.root).map_err(at)?;
     match fs::create_dir(State::folder(global, id)) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(CliError::new(format!("container with id \"{id}\" already exists")))
+            Err(CliError::new(format!("container with given ID already exists: {id}")))
         }
         done => done.map_err(at),
     }
@@ -186,14 +244,15 @@ fn release(global: &Global, id: &str) {
 }
 
 pub(super) fn create(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, OPTIONS, usize::MAX)?;
+    let args = Args::parse(args, OPTIONS, usize::MAX)?;
     let id = args.id()?;
+    let extra_fds = inherited(&args)?;
     let bundle = Bundle::load(&args)?;
     if bundle.has_terminal() && args.value("console-socket").is_none() {
         return Err(CliError::new("cannot allocate tty if runc will detach without setting console socket"));
     }
     claim(global, id)?;
-    make(global, &args, &bundle, true).inspect_err(|_| {
+    make(global, &args, &bundle, extra_fds, true).inspect_err(|_| {
         forget_cgroup(&bundle, id);
         release(global, id);
     })?;
@@ -201,7 +260,7 @@ pub(super) fn create(global: &Global, args: &[String]) -> Result<u8, CliError> {
 }
 
 pub(super) fn start(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, &[], usize::MAX)?;
+    let args = Args::parse(args, &[], usize::MAX)?;
     let mut state = State::load(global, args.id()?)?;
     match state.status() {
         "created" => {}
@@ -230,8 +289,9 @@ fn poststart(state: &State) -> Result<(), CliError> {
 }
 
 pub(super) fn run(global: &Global, args: &[String]) -> Result<u8, CliError> {
-    let (args, _) = Args::parse(args, OPTIONS, usize::MAX)?;
+    let args = Args::parse(args, OPTIONS, usize::MAX)?;
     let id = args.id()?;
+    let extra_fds = inherited(&args)?;
     let bundle = Bundle::load(&args)?;
     let detach = args.flag("detach");
     if detach && bundle.has_terminal() && args.value("console-socket").is_none() {
@@ -239,7 +299,7 @@ pub(super) fn run(global: &Global, args: &[String]) -> Result<u8, CliError> {
     }
     claim(global, id)?;
     let relay = if detach { None } else { Some(Relay::prepare().inspect_err(|_| release(global, id))?) };
-    let result = run_created(global, &args, &bundle, relay);
+    let result = run_created(global, &args, &bundle, extra_fds, relay);
     if (!detach && !args.flag("keep")) || result.is_err() {
         if let Ok(state) = State::load(global, id) {
             super::commands::remove(global, &state)?;
@@ -252,8 +312,14 @@ pub(super) fn run(global: &Global, args: &[String]) -> Result<u8, CliError> {
     result
 }
 
-fn run_created(global: &Global, args: &Args, bundle: &Bundle, relay: Option<Relay>) -> Result<u8, CliError> {
-    let mut created = make(global, args, bundle, false)?;
+fn run_created(
+    global: &Global,
+    args: &Args,
+    bundle: &Bundle,
+    extra_fds: Vec<OwnedFd>,
+    relay: Option<Relay>,
+) -> Result<u8, CliError> {
+    let mut created = make(global, args, bundle, extra_fds, false)?;
     created.start()?;
     let mut state = State::load(global, args.id()?)?;
     state.started = true;

@@ -1,17 +1,18 @@
 //! exec: a further process in a running container.
 
-use super::create::{own_streams, terminal_size};
+use super::args::{Args, OptionSpec};
+use super::create::{inherited, name_listen_fds, own_streams, terminal_size, write_pid};
 use super::state::State;
 use super::terminal::{Relay, send_console};
-use super::{Args, CliError, Global};
+use super::{CliError, Global};
 use oci_spec::runtime::Process;
-use runtime::{ExecRequest, Stdio, capabilities};
+use runtime::{Cgroup, ExecRequest, Stdio, capabilities};
 use std::collections::HashSet;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-const OPTIONS: &[super::OptionSpec] = &[
+const OPTIONS: &[OptionSpec] = &[
     ("process", Some('p'), true),
     ("tty", Some('t'), false),
     ("detach", Some('d'), false),
@@ -23,37 +24,31 @@ const OPTIONS: &[super::OptionSpec] = &[
     ("no-new-privs", None, false),
     ("pid-file", None, true),
     ("console-socket", None, true),
+    ("process-label", None, true),
+    ("apparmor", None, true),
+    ("preserve-fds", None, true),
+    ("cgroup", None, true),
+    ("ignore-paused", None, false),
 ];
 
 pub(super) fn exec(global: &Global, arguments: &[String]) -> Result<u8, CliError> {
-    let (mut args, mut at) = Args::parse(arguments, OPTIONS, 1)?;
-    let id = args.positional.pop().ok_or_else(|| CliError::new("container id cannot be empty"))?;
-    // Options may also stand between the id and the program.
-    while arguments.get(at).is_some_and(|arg| arg.starts_with('-') && arg != "--") {
-        let (more, used) =
-            Args::parse(&arguments[at..], OPTIONS, 0).and_then(|_| Args::parse(&arguments[at..], OPTIONS, 1))?;
-        for (name, values) in more.values {
-            args.values.entry(name).or_default().extend(values);
-        }
-        at += used - more.positional.len();
-        if !more.positional.is_empty() {
-            break;
-        }
-    }
-    let program = arguments.get(at..).unwrap_or_default();
-    let program = program.strip_prefix(&["--".to_owned()]).unwrap_or(program);
-    let state = State::load(global, &id)?;
+    let args = Args::parse(arguments, OPTIONS, 2)?;
+    let extra_fds = inherited(&args)?;
+    let (id, program) = args.words.split_first().ok_or_else(|| CliError::new("container id cannot be empty"))?;
+    let state = State::load(global, id)?;
     let (init_pid, init) = match state.status() {
         "running" | "created" => state.init(),
+        "paused" if args.flag("ignore-paused") => state.init(),
         "paused" => return Err(CliError::new("cannot exec in a paused container")),
         _ => None,
     }
     .ok_or_else(|| CliError::new("cannot exec in a stopped container"))?;
     let process = process(&args, program, &state)?;
     let terminal = process.terminal() == Some(true);
-    let cgroup = state.cgroup()?;
+    let cgroup = group(&args, &state)?;
     let relay = if args.flag("detach") { None } else { Some(Relay::prepare()?) };
     let mut executed = runtime::exec(ExecRequest {
+        id: &state.id,
         init: init.as_fd(),
         init_pid,
         process: &process,
@@ -61,10 +56,10 @@ pub(super) fn exec(global: &Global, arguments: &[String]) -> Result<u8, CliError
         stdio: if terminal { Stdio::Terminal { size: terminal_size(process.console_size()) } } else { own_streams()? },
         cgroup: &cgroup,
         die_with_parent: false,
+        extra_fds,
     })?;
     if let Some(file) = args.value("pid-file") {
-        let pid = executed.pid.as_raw_nonzero().to_string();
-        fs::write(file, pid).map_err(|e| CliError::new(format!("write {file}: {e}")))?;
+        write_pid(file, executed.pid)?;
     }
     if let (Some(socket), Some(console)) = (args.value("console-socket"), executed.console.as_ref()) {
         send_console(Path::new(socket), console.as_fd())?;
@@ -76,11 +71,22 @@ pub(super) fn exec(global: &Global, arguments: &[String]) -> Result<u8, CliError
     }
 }
 
+/// The container's group, or the one below it that `--cgroup [CONTROLLER:]PATH` names.
+fn group(args: &Args, state: &State) -> Result<Cgroup, CliError> {
+    let Some(name) = args.value("cgroup") else { return state.cgroup() };
+    let name = name.rsplit_once(':').map_or(name, |(_, name)| name).trim_matches('/');
+    let group = if name.is_empty() { state.cgroup()? } else { Cgroup::open(&format!("{}/{name}", state.cgroup))? };
+    if group.exists() { Ok(group) } else { Err(CliError::new(format!("--cgroup {name}: no such control group"))) }
+}
+
 /// The process file, or the container's own process with the options' changes.
 fn process(args: &Args, program: &[String], state: &State) -> Result<Process, CliError> {
     if let Some(path) = args.value("process") {
         let text = fs::read(path).map_err(|e| CliError::new(format!("read {path}: {e}")))?;
-        return serde_json::from_slice(&text).map_err(|e| CliError::new(format!("parse {path}: {e}")));
+        let mut process: Process =
+            serde_json::from_slice(&text).map_err(|e| CliError::new(format!("parse {path}: {e}")))?;
+        name_listen_fds(&mut process);
+        return Ok(process);
     }
     if program.is_empty() {
         return Err(CliError::new("process args cannot be empty"));
@@ -90,6 +96,13 @@ fn process(args: &Args, program: &[String], state: &State) -> Result<Process, Cl
     let mut env = process.env().clone().unwrap_or_default();
     env.extend_from_slice(args.all("env"));
     process.set_env(Some(env));
+    name_listen_fds(&mut process);
+    if let Some(label) = args.value("process-label") {
+        process.set_selinux_label(Some(label.to_owned()));
+    }
+    if let Some(profile) = args.value("apparmor") {
+        process.set_apparmor_profile(Some(profile.to_owned()));
+    }
     if let Some(cwd) = args.value("cwd") {
         process.set_cwd(cwd.into());
     }

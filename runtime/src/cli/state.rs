@@ -1,7 +1,7 @@
 //! The state folder: one folder a container, its state.json written whole or not at all.
 
 use super::{CliError, Global};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use runtime::Cgroup;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What is remembered of a container. The config is frozen at create.
@@ -29,6 +30,9 @@ pub(crate) struct State {
     #[serde(default)]
     pub(crate) cgroup_parents: usize,
     pub(crate) config: Spec,
+    /// Where it was read from.
+    #[serde(skip)]
+    pub(crate) folder: Option<PathBuf>,
 }
 
 impl State {
@@ -43,7 +47,9 @@ impl State {
             ErrorKind::NotFound => CliError::new(format!("container \"{id}\" does not exist")),
             _ => CliError::new(format!("read {}: {error}", path.display())),
         })?;
-        serde_json::from_str(&text).map_err(|e| CliError::new(format!("read {}: {e}", path.display())))
+        let state: State =
+            serde_json::from_str(&text).map_err(|e| CliError::new(format!("read {}: {e}", path.display())))?;
+        Ok(State { folder: Some(State::folder(global, id)), ..state })
     }
 
     pub(crate) fn save(&self, global: &Global) -> Result<(), CliError> {
@@ -77,6 +83,13 @@ impl State {
         }
     }
 
+    /// Whether the end of its init is the end of all its processes.
+    pub(crate) fn has_pid_namespace(&self) -> bool {
+        let namespaces = self.config.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+        let is_own = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Pid && n.path().is_none();
+        namespaces.unwrap_or_default().iter().any(is_own)
+    }
+
     pub(crate) fn cgroup(&self) -> Result<Cgroup, CliError> {
         Ok(Cgroup::open(&self.cgroup)?)
     }
@@ -93,8 +106,20 @@ impl State {
             "rootfs": self.rootfs,
             "created": self.created,
             "annotations": self.annotations(),
-            "owner": "",
+            "owner": self.owner(),
         })
+    }
+
+    /// Who made it: the owner of its state, by name where /etc/passwd has one.
+    fn owner(&self) -> String {
+        let uid = self.folder.as_ref().and_then(|folder| fs::metadata(folder).ok()).map_or(0, |found| found.uid());
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = |line: &str| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        };
+        passwd.lines().find_map(name).unwrap_or_else(|| uid.to_string())
     }
 
     fn annotations(&self) -> HashMap<String, String> {

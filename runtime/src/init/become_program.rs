@@ -2,6 +2,7 @@
 
 use super::reaper;
 use crate::channel::{self, Failure, FromInit, ToInit};
+use crate::container::Identity;
 use crate::process::ProcessPlan;
 use crate::{hooks, program};
 use linux::capability::{self, Sets};
@@ -39,13 +40,17 @@ pub(crate) struct Environment<'a> {
     /// Stay as pid 1 and fork the program.
     pub(crate) reaper: bool,
     pub(crate) start_hooks: &'a [Hook],
-    pub(crate) hook_state: &'a [u8],
+    /// For the hooks.
+    pub(crate) identity: Option<Identity<'a>>,
+    /// The session keyring to join.
+    pub(crate) keyring: Option<CString>,
     pub(crate) warnings: Vec<String>,
 }
 
 /// Becomes the program. Tells the maker "ready" when nothing but the filter and the exec can fail any more, and waits for its word.
 pub(crate) fn run_program(mut environment: Environment<'_>) -> Result<Infallible, Failure> {
     let process = environment.process;
+    join_keyring(&mut environment);
     let is_terminal = take_streams(&mut environment)?;
     write_proc_files(&mut environment)?;
     set_limits(process, &mut environment.warnings)?;
@@ -76,6 +81,15 @@ pub(crate) fn run_program(mut environment: Environment<'_>) -> Result<Infallible
     linux::process::exit_now(1)
 }
 
+/// A process without a session keyring of its own would see its caller's keys.
+fn join_keyring(environment: &mut Environment<'_>) {
+    let Some(name) = &environment.keyring else { return };
+    // Keys are accounted per user and may run out; the container is no less safe, it keeps an empty possession.
+    if let Err(error) = linux::process::new_session_keyring(name) {
+        environment.warnings.push(format!("no keyring of its own: {error}"));
+    }
+}
+
 fn accept(listener: &OwnedFd) -> Result<OwnedFd, Failure> {
     loop {
         match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
@@ -97,7 +111,9 @@ fn start(
         // Nobody is left to start it.
         _ => linux::process::exit_now(0),
     }
-    hooks::run(environment.start_hooks, environment.hook_state).map_err(Failure::set_up)?;
+    if let Some(identity) = environment.identity.filter(|_| !environment.start_hooks.is_empty()) {
+        hooks::run(environment.start_hooks, &identity.state("created", super::own_pid())).map_err(Failure::set_up)?;
+    }
     if environment.reaper {
         stay_as_reaper(is_terminal)?;
     }

@@ -10,8 +10,8 @@ mod reaper;
 pub(crate) use become_program::{Environment, Streams, run_program};
 
 use crate::channel::{self, Failure, FromInit, ToInit, bounded};
-use crate::container::Plan;
-use crate::{Root, Stdio};
+use crate::plan::Plan;
+use crate::{Root, Stdio, hooks};
 use linux::process::Namespaces;
 use linux::{mount, pty, resolve};
 use rustix::fs::OFlags;
@@ -52,8 +52,9 @@ fn live(mut plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Inf
     mount::set_propagation_of_all(if plan.propagation.0 == mount::SHARED { mount::SHARED } else { mount::SLAVE })?;
     let setup = set_up_root(&plan)?;
     set_names(&plan)?;
-    let Setup { root, proc, terminal, mut warnings, .. } = setup;
-    mount::pivot_into(root.as_fd())?;
+    hooks::run(plan.container_hooks, &plan.identity.state("creating", own_pid())).map_err(Failure::set_up)?;
+    let Setup { root, proc, terminal, warnings, .. } = setup;
+    mount::enter_root(root.as_fd(), !plan.no_pivot)?;
     seal_root(&plan, root.as_fd())?;
     drop(root);
 
@@ -63,12 +64,6 @@ fn live(mut plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Inf
         (None, Stdio::Fds { stdin, stdout, stderr }) => (Streams::Fds([stdin, stdout, stderr]), None),
         (None, Stdio::Terminal { .. }) => return Err(Failure::set_up("there is no terminal")),
     };
-    if plan.new_keyring {
-        // Keys are accounted per user and may run out; the container is no less safe, it keeps an empty possession.
-        if let Err(error) = linux::process::new_session_keyring(&plan.keyring_name) {
-            warnings.push(format!("no keyring of its own: {error}"));
-        }
-    }
     let environment = Environment {
         process: &plan.process,
         proc,
@@ -80,10 +75,16 @@ fn live(mut plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Inf
         extra_fds: std::mem::take(&mut plan.extra_fds),
         reaper: plan.reaper,
         start_hooks: plan.start_hooks,
-        hook_state: plan.hook_state,
+        identity: Some(plan.identity),
+        keyring: plan.keyring.take(),
         warnings,
     };
     run_program(environment)
+}
+
+/// This process as its own pid namespace knows it.
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
 }
 
 /// Sends a request and waits until it is done.

@@ -1,0 +1,197 @@
+//! A request, worked out: all that can be known to be wrong is found before anything is made.
+
+use crate::cgroup::{Folder, Membership};
+use crate::container::{CreateRequest, Identity, MountSource, Root, Stdio};
+use crate::mount_options::{self, MountOptions};
+use crate::process::ProcessPlan;
+use crate::{Cgroup, OCI_VERSION, RuntimeError, sysctl};
+use linux::process::Namespaces;
+use linux::{mount, resolve};
+use oci_spec::runtime::{Hook, Linux, LinuxDevice, LinuxNamespaceType, Mount};
+use rustix::fs::OFlags;
+use std::ffi::CString;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What the init carries out.
+pub(crate) struct Plan<'a> {
+    pub(crate) root: Root,
+    pub(crate) root_read_only: bool,
+    pub(crate) propagation: (u64, bool),
+    pub(crate) stdio: Stdio,
+    pub(crate) netns: Option<BorrowedFd<'a>>,
+    pub(crate) created: Namespaces,
+    pub(crate) new_cgroup_namespace: bool,
+    pub(crate) joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
+    pub(crate) in_user_namespace: bool,
+    pub(crate) mounts: Vec<(Mount, MountOptions)>,
+    pub(crate) mount_sources: Vec<MountSource>,
+    pub(crate) devices: &'a [LinuxDevice],
+    pub(crate) dev_is_bound: bool,
+    pub(crate) masked_paths: &'a [String],
+    pub(crate) read_only_paths: &'a [String],
+    pub(crate) sysctls: Vec<(&'a str, PathBuf, &'a str)>,
+    pub(crate) hostname: Option<&'a str>,
+    pub(crate) domainname: Option<&'a str>,
+    pub(crate) process: ProcessPlan,
+    pub(crate) membership: Membership,
+    pub(crate) cgroup_folders: &'a [Folder],
+    pub(crate) die_with_parent: bool,
+    pub(crate) reaper: bool,
+    pub(crate) extra_fds: Vec<OwnedFd>,
+    pub(crate) listener: Option<OwnedFd>,
+    /// The session keyring to join.
+    pub(crate) keyring: Option<CString>,
+    pub(crate) no_pivot: bool,
+    pub(crate) identity: Identity<'a>,
+    pub(crate) has_runtime_hooks: bool,
+    /// In the container's namespaces, with the host's paths.
+    pub(crate) container_hooks: &'a [Hook],
+    /// In the container, right before the program.
+    pub(crate) start_hooks: &'a [Hook],
+}
+
+pub(crate) fn namespace_of(kind: LinuxNamespaceType) -> Namespaces {
+    match kind {
+        LinuxNamespaceType::Mount => Namespaces::MOUNT,
+        LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
+        LinuxNamespaceType::Uts => Namespaces::UTS,
+        LinuxNamespaceType::Ipc => Namespaces::IPC,
+        LinuxNamespaceType::User => Namespaces::USER,
+        LinuxNamespaceType::Pid => Namespaces::PID,
+        LinuxNamespaceType::Network => Namespaces::NETWORK,
+        LinuxNamespaceType::Time => Namespaces::TIME,
+    }
+}
+
+/// The spec's namespaces, sorted into those made and those joined.
+struct WantedNamespaces {
+    created: Namespaces,
+    joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
+}
+
+fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, RuntimeError> {
+    let mut wanted = WantedNamespaces { created: Namespaces::none(), joined: Vec::new() };
+    let mut seen = Namespaces::none();
+    for namespace in linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default() {
+        let kind = namespace_of(namespace.typ());
+        if seen.contains(kind) {
+            return Err(RuntimeError::Spec(format!("namespace {} is given twice", namespace.typ())));
+        }
+        seen = seen.with(kind);
+        if kind == Namespaces::NETWORK && netns {
+            continue;
+        }
+        match namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+            None if kind == Namespaces::TIME => {
+                return Err(RuntimeError::Spec("new time namespaces are not supported yet".to_owned()));
+            }
+            None => wanted.created = wanted.created.with(kind),
+            Some(path) => {
+                let file = resolve::open_host(path, OFlags::RDONLY)?;
+                wanted.joined.push((kind, path.to_path_buf(), file));
+            }
+        }
+    }
+    if !wanted.created.contains(Namespaces::MOUNT) {
+        return Err(RuntimeError::Spec("a container needs a mount namespace of its own".to_owned()));
+    }
+    Ok(wanted)
+}
+
+pub(crate) fn plan<'a>(
+    request: CreateRequest<'a>,
+    cgroup: &'a Cgroup,
+    warnings: &mut Vec<String>,
+) -> Result<Plan<'a>, RuntimeError> {
+    let spec = request.spec;
+    let linux = spec.linux().as_ref();
+    if !spec.version().starts_with("1.") {
+        let version = spec.version();
+        return Err(RuntimeError::Spec(format!("ociVersion {version:?} is not supported: 1.0.0 to {OCI_VERSION} are")));
+    }
+    let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Spec("process is missing".to_owned()))?;
+    let WantedNamespaces { created, joined } = namespaces(linux, request.netns.is_some())?;
+    let owns = |kind: LinuxNamespaceType| {
+        let kind = namespace_of(kind);
+        created.contains(kind)
+            || joined.iter().any(|(have, ..)| *have == kind)
+            || (kind == Namespaces::NETWORK && request.netns.is_some())
+    };
+    let sysctls = linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten();
+    let sysctls = sysctls
+        .map(|(name, value)| Ok((name.as_str(), sysctl::file(name, value, owns)?, value.as_str())))
+        .collect::<Result<Vec<_>, RuntimeError>>()?;
+    for (name, what) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
+        if name.as_deref().is_some_and(|name| !name.is_empty()) && !owns(LinuxNamespaceType::Uts) {
+            return Err(RuntimeError::Spec(format!("{what} needs a UTS namespace of the container's own")));
+        }
+    }
+    let parse =
+        |mount: &Mount| (mount.clone(), MountOptions::parse(mount.options().iter().flatten().map(String::as_str)));
+    let mounts: Vec<_> = spec.mounts().iter().flatten().map(parse).collect();
+    for (mount, _) in &mounts {
+        if !mount.destination().is_absolute() {
+            return Err(RuntimeError::Spec(format!("mount destination {:?} must be absolute", mount.destination())));
+        }
+    }
+    let is_bound_dev = |(mount, options): &(Mount, MountOptions)| {
+        mount.destination() == Path::new("/dev") && (options.bind.is_some() || mount.typ().as_deref() == Some("bind"))
+    };
+    let name = |name: &'a Option<String>| name.as_deref().filter(|name| !name.is_empty());
+    Ok(Plan {
+        root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
+        propagation: root_propagation(linux)?,
+        netns: request.netns,
+        in_user_namespace: created.contains(Namespaces::USER)
+            || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),
+        new_cgroup_namespace: created.contains(Namespaces::CGROUP),
+        created: created.without(Namespaces::CGROUP),
+        joined,
+        dev_is_bound: mounts.iter().any(is_bound_dev),
+        mounts,
+        devices: linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
+        masked_paths: linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default(),
+        read_only_paths: linux.and_then(|linux| linux.readonly_paths().as_deref()).unwrap_or_default(),
+        sysctls,
+        hostname: name(spec.hostname()),
+        domainname: name(spec.domainname()),
+        process: ProcessPlan::new(process, linux.and_then(|linux| linux.seccomp().as_ref()), warnings)?,
+        membership: cgroup.membership()?,
+        cgroup_folders: cgroup.folders(),
+        keyring: (!request.no_new_keyring).then(|| keyring_name(request.id)),
+        no_pivot: request.no_pivot,
+        identity: Identity { id: request.id, bundle: request.bundle, spec },
+        has_runtime_hooks: spec.hooks().as_ref().is_some_and(|hooks| {
+            #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
+            let prestart = hooks.prestart();
+            [prestart, hooks.create_runtime()].iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+        }),
+        container_hooks: spec
+            .hooks()
+            .as_ref()
+            .and_then(|hooks| hooks.create_container().as_deref())
+            .unwrap_or_default(),
+        start_hooks: spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default(),
+        root: request.root,
+        stdio: request.stdio,
+        mount_sources: request.mount_sources,
+        die_with_parent: request.die_with_parent,
+        reaper: request.init,
+        extra_fds: request.extra_fds,
+        listener: None,
+    })
+}
+
+fn root_propagation(linux: Option<&Linux>) -> Result<(u64, bool), RuntimeError> {
+    match linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|name| !name.is_empty()) {
+        None => Ok((mount::PRIVATE, true)),
+        Some(name) => mount_options::propagation(name)
+            .ok_or_else(|| RuntimeError::Spec(format!("rootfsPropagation {name:?} is not a propagation"))),
+    }
+}
+
+/// The name of a container's session keyring, runc's.
+pub(crate) fn keyring_name(id: &str) -> CString {
+    CString::new(format!("_ses.{id}")).unwrap_or_default()
+}
