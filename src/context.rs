@@ -1,7 +1,7 @@
 //! What every command gets: where the data is, the environment, the output, the engine.
 
 use crate::error::{CliError, describe_io};
-use engine::{Engine, EngineConfig, RegistrySettings};
+use engine::{Engine, EngineConfig, Identity, RegistrySettings};
 use rustix::termios::{isatty, tcgetwinsize};
 use std::cell::OnceCell;
 use std::fmt::Display;
@@ -13,13 +13,19 @@ pub(crate) struct Context {
     root: Option<PathBuf>,
     state: Option<PathBuf>,
     engine: OnceCell<Engine>,
+    /// Root of the machine, not of a user namespace.
+    is_root: bool,
+    user: (u32, u32),
     out: BufWriter<Stdout>,
 }
 
 impl Context {
     /// The surroundings of this process; nothing is opened yet.
     pub(crate) fn new() -> Context {
-        Context { root: None, state: None, engine: OnceCell::new(), out: BufWriter::new(io::stdout()) }
+        // Before the process moves to where everybody is root.
+        let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let is_root = rustix::process::geteuid().is_root() && linux::userns::is_initial_now();
+        Context { root: None, state: None, engine: OnceCell::new(), is_root, user, out: BufWriter::new(io::stdout()) }
     }
 
     /// `--root`.
@@ -54,7 +60,7 @@ impl Context {
 
     /// The data root and the state folder: the flags', else the environment's, else the user's own.
     pub(crate) fn folders(&self) -> Result<(PathBuf, PathBuf), CliError> {
-        let is_root = rustix::process::geteuid().is_root();
+        let is_root = self.is_root;
         let root = match self.root.clone().or_else(|| self.env_set("CTR_ROOT").map(PathBuf::from)) {
             Some(root) => root,
             None if is_root => PathBuf::from(engine::DEFAULT_ROOT),
@@ -86,7 +92,11 @@ impl Context {
             return Ok(engine);
         }
         let (root, state) = self.folders()?;
+        let search_path = std::env::var_os("PATH").unwrap_or_default();
+        let identity = Identity { user: self.user, state: state.clone(), search_path: search_path.clone() };
+        let rootless = engine::enter_user_namespace(&identity)?;
         let mut config = EngineConfig::new(root, state);
+        (config.rootless, config.search_path) = (rootless, search_path);
         config.registries = RegistrySettings::from_variables(|name| std::env::var_os(name));
         let engine = Engine::open(config)?;
         Ok(self.engine.get_or_init(|| engine))

@@ -21,6 +21,7 @@ mod ocispec;
 mod protocol;
 mod remove;
 mod repair;
+mod rootless;
 mod spec;
 mod start;
 mod state;
@@ -42,6 +43,7 @@ pub use list::{ContainerSummary, ListFilter};
 pub use logs::{LogEntry, LogOptions, LogReader, LogStream};
 pub use network::{PortRange, PortRequest, PortSpec, Protocol};
 pub use registry_client::Kept;
+pub use rootless::{Identity, Rootless, enter_user_namespace};
 pub use spec::{
     ContainerSpec, DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE_BYTES, DeviceSpec, LogConfig, MountKind, MountSpec,
     NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit,
@@ -49,6 +51,7 @@ pub use spec::{
 pub use state::{ProcessId, State, Status};
 pub use step::{StepMount, StepRequest};
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use store::Store;
 
@@ -61,6 +64,10 @@ pub struct EngineConfig {
     pub state: PathBuf,
     /// Where logins, certificates and proxies for registries come from.
     pub registries: RegistrySettings,
+    /// For an ordinary user's engine; None: root's.
+    pub rootless: Option<Rootless>,
+    /// PATH: where helper programs (pasta, slirp4netns) are looked for.
+    pub search_path: OsString,
 }
 
 /// The data root of root's own engine: the only one whose bridge, table and cgroup have plain names.
@@ -71,7 +78,13 @@ pub const DEFAULT_STATE: &str = "/run/ctr";
 impl EngineConfig {
     /// An engine in these two folders.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> EngineConfig {
-        EngineConfig { root: root.into(), state: state.into(), registries: RegistrySettings::default() }
+        EngineConfig {
+            root: root.into(),
+            state: state.into(),
+            registries: RegistrySettings::default(),
+            rootless: None,
+            search_path: OsString::new(),
+        }
     }
 }
 

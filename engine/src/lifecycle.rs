@@ -206,11 +206,17 @@ impl Engine {
     /// Its processes.
     pub fn top(&self, container: &str) -> Result<TopTable> {
         let row = self.store().container(container)?;
-        if !self.observe(&row)?.status.is_active() {
+        let state = self.observe(&row)?;
+        if !state.status.is_active() {
             return Err(EngineError::NotRunning(row.id));
         }
         let config = ContainerConfig::load(&self.store().container_dir(&row.id))?;
-        let pids = Cgroup::open(&self.cgroup_of(&row.id, Some(&config)))?.processes()?;
+        let cgroup = Cgroup::open(&self.cgroup_of(&row.id, Some(&config)))?;
+        let pids = match state.init {
+            // No group of its own: its processes are those of its pid namespace.
+            Some(init) if cgroup.path().is_empty() => crate::top::in_pid_namespace_of(init.pid),
+            _ => cgroup.processes()?,
+        };
         Ok(crate::top::table(&pids))
     }
 

@@ -114,7 +114,8 @@ impl Engine {
             return Ok(folders.pop());
         }
         let lowers: Vec<_> = folders.iter().map(AsFd::as_fd).collect();
-        Ok(Some(linux::mount::overlay(&lowers, None, linux::mount::OverlayOptions::default())?))
+        let options = linux::mount::OverlayOptions { user_xattr: !linux::userns::is_initial(), ..Default::default() };
+        Ok(Some(linux::mount::overlay(&lowers, None, options)?))
     }
 
     /// Checks again, when the container starts, what could have gone since it was made.

@@ -23,12 +23,19 @@ impl Engine {
     }
 
     /// The cgroup under which this root's containers are.
+    /// Empty: they have none of their own.
     pub(crate) fn cgroup_parent(&self) -> String {
+        if self.config().rootless.is_some() {
+            return String::new();
+        }
         if self.tag.is_empty() { "/ctr".to_owned() } else { format!("/ctr-{}", self.tag) }
     }
 
     /// A container's control group: below `--cgroup-parent`, else below that of the root.
     pub(crate) fn cgroup_of(&self, id: &str, config: Option<&ContainerConfig>) -> String {
+        if self.config().rootless.is_some() {
+            return String::new();
+        }
         match config.and_then(|config| config.spec.cgroup_parent.as_ref()) {
             Some(parent) => format!("/{}/{id}", parent.trim_matches('/')),
             None => format!("{}/{id}", self.cgroup_parent()),

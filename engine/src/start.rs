@@ -91,6 +91,7 @@ impl Engine {
             network,
             joined,
             files,
+            members: self.config().rootless.as_ref().map(|_| crate::rootless::members_file(&self.config().state)),
             has_client,
             config,
         })

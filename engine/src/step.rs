@@ -19,7 +19,7 @@ use crate::{
     AttachEvent, AttachOptions, Attached, Engine, EngineError, ExitStatus, LogStream, MountKind, NetworkMode, Result,
 };
 use oci::UserSpec;
-use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio};
+use runtime::{CreateRequest, Created, Root, Stdio};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
@@ -123,7 +123,10 @@ impl Engine {
     /// A step's group names the process it dies with, so that what a killed build leaves behind can be told.
     fn step_cgroup(&self, id: &str) -> String {
         let short: String = id.chars().take(16).collect();
-        format!("{}/step-{}-{short}", self.cgroup_parent(), std::process::id())
+        match self.cgroup_parent() {
+            parent if parent.is_empty() => parent,
+            parent => format!("{parent}/step-{}-{short}", std::process::id()),
+        }
     }
 
     /// Removes the control groups of steps whose callers were killed.
@@ -253,7 +256,7 @@ impl Step<'_> {
             stdio,
             netns: self.network.namespace(),
             mount_sources: Vec::new(),
-            cgroup: CgroupRequest::Path(self.request.cgroup.clone()),
+            cgroup: launch::cgroup_request(&self.request.cgroup),
             die_with_parent: true,
             init: false,
             extra_fds: Vec::new(),

@@ -15,6 +15,15 @@ pub(crate) fn table(pids: &[i32]) -> TopTable {
     TopTable { titles: TITLES.map(str::to_owned).to_vec(), processes }
 }
 
+/// The processes of a process's pid namespace, as far as they are this user's to look at.
+pub(crate) fn in_pid_namespace_of(pid: i32) -> Vec<i32> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(wanted) = namespace(pid) else { return Vec::new() };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| namespace(*pid).as_ref() == Some(&wanted)).collect()
+}
+
 fn row(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

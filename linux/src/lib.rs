@@ -16,5 +16,6 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod terminal;
+pub mod userns;
 
 pub use error::CallError;

@@ -4,8 +4,10 @@
 
 use crate::{CallError, mount};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
-use std::ffi::CStr;
+use rustix::io::Errno;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 const SELF: &str = "/proc/self/exe";
 
@@ -16,7 +18,8 @@ pub fn read_only_self() -> Result<OwnedFd, CallError> {
     if is_read_only(file.as_fd()) {
         return Ok(file);
     }
-    let clone = mount::clone_tree_at(rustix::fs::CWD, SELF, false).and_then(|clone| {
+    let found = mount::clone_tree_at(rustix::fs::CWD, SELF, false).or_else(|_| clone_by_name(file.as_fd()));
+    let clone = found.and_then(|clone| {
         mount::set_attributes(clone.as_fd(), mount::Attributes::read_only(), false)?;
         Ok(clone)
     });
@@ -25,6 +28,19 @@ pub fn read_only_self() -> Result<OwnedFd, CallError> {
         // No privilege to mount: a sealed copy in memory.
         Err(_) => sealed_copy(),
     }
+}
+
+/// After a move into another mount namespace, the running file is still that of the old one: the same file is looked for in
+/// the new one by its name.
+fn clone_by_name(running: BorrowedFd<'_>) -> Result<OwnedFd, CallError> {
+    let at = |call| move |errno| CallError::path(call, SELF, errno);
+    let name = rustix::fs::readlink(SELF, Vec::new()).map_err(at("readlink"))?;
+    let clone = mount::clone_tree_at(rustix::fs::CWD, OsStr::from_bytes(name.as_bytes()), false)?;
+    let identity = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    if identity(clone.as_fd()).map_err(at("fstat"))? == identity(running).map_err(at("fstat"))? {
+        return Ok(clone);
+    }
+    Err(at("open")(Errno::STALE))
 }
 
 /// Whether this process already runs from a binary that cannot be opened for writing.
@@ -57,7 +73,6 @@ pub fn exec(exe: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> CallError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
 
     #[test]
     fn the_copy_cannot_be_opened_for_writing() {

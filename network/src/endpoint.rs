@@ -37,7 +37,14 @@ pub fn mac_address(address: Ipv4Addr) -> [u8; 6] {
 pub fn new_namespace() -> Result<OwnedFd> {
     namespace::create(|| {
         namespace::write_setting("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
-        namespace::write_setting("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")?;
+        let ping = "/proc/sys/net/ipv4/ping_group_range";
+        if linux::userns::is_initial() {
+            namespace::write_setting(ping, "0 2147483647")?;
+        } else {
+            // Groups of this user namespace alone; where they are in no order outside, it is root alone who can ping.
+            let groups: u32 = linux::userns::group_map().iter().fold(0, |sum, range| sum.saturating_add(range.count));
+            let _not_all = namespace::write_setting(ping, &format!("0 {}", groups.saturating_sub(1)));
+        }
         Socket::route()
             .and_then(|mut socket| socket.request(&mut [link::set_index_up(link::LOOPBACK)]))
             .map_err(during(|| "bring up the loopback interface".to_owned()))

@@ -227,7 +227,11 @@ pub(crate) fn in_pid_namespace(
     }
     rustix::process::set_dumpable_behavior(before).map_err(at)?;
     if let Some(own) = own {
-        linux::process::join_namespace(own.as_fd(), Namespaces::PID)?;
+        match linux::process::join_namespace(own.as_fd(), Namespaces::PID) {
+            // In a user namespace there is no way back into the machine's: later children are in the container's, too.
+            Err(error) if error.errno == rustix::io::Errno::PERM && !linux::userns::is_initial() => {}
+            back => back?,
+        }
     }
     Ok(forked?)
 }

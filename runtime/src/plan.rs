@@ -143,7 +143,8 @@ pub(crate) fn plan<'a>(
         root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
         propagation: root_propagation(linux)?,
         netns: request.netns,
-        in_user_namespace: created.contains(Namespaces::USER)
+        in_user_namespace: !linux::userns::is_initial()
+            || created.contains(Namespaces::USER)
             || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),
         new_cgroup_namespace: created.contains(Namespaces::CGROUP),
         created: created.without(Namespaces::CGROUP),

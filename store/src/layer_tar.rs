@@ -21,8 +21,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
-const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
-const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
+/// In a user namespace overlay's marks are the user's own attributes.
+const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 /// Folders in folders; deeper trees can be made but not even named in one call.
 const MAX_DEPTH: usize = 512;
 /// Linux' own limit of an attribute's value.
@@ -50,8 +50,11 @@ pub(crate) struct Written {
 }
 
 /// Writes the tar of the layer in `root` (its `fs/` or an upperdir nothing is mounted on).
-pub(crate) fn write_layer(root: BorrowedFd<'_>, purpose: Purpose, out: &mut dyn Write) -> Result<Written> {
-    let mut walk = Walk { out, purpose, written: Written::default(), links: HashMap::new(), path: Vec::new() };
+/// `marks` begins the names of overlay's attributes here.
+pub(crate) fn write_layer(root: BorrowedFd<'_>, purpose: Purpose, marks: &str, out: &mut dyn Write) -> Result<Written> {
+    let opaque_xattr = format!("{marks}opaque").into_bytes();
+    let mut walk =
+        Walk { out, purpose, opaque_xattr, written: Written::default(), links: HashMap::new(), path: Vec::new() };
     if purpose != Purpose::Read {
         walk.strip_private_marks(root, c".")?;
     }
@@ -65,6 +68,8 @@ pub(crate) fn write_layer(root: BorrowedFd<'_>, purpose: Purpose, out: &mut dyn 
 struct Walk<'a> {
     out: &'a mut dyn Write,
     purpose: Purpose,
+    /// The name of the mark of a folder that hides what is below.
+    opaque_xattr: Vec<u8>,
     written: Written,
     /// The first path of each file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -147,7 +152,7 @@ impl Walk<'_> {
 
     fn subfolder(&mut self, at: BorrowedFd<'_>, name: &CStr, stat: &Stat, depth: usize) -> Result<()> {
         let xattrs = self.xattrs(at, name)?;
-        let opaque = xattrs.iter().any(|(key, value)| key == OPAQUE_XATTR && value == b"y");
+        let opaque = xattrs.iter().any(|(key, value)| *key == self.opaque_xattr && value == b"y");
         let mut path = self.path.clone();
         path.push(b'/');
         self.header(&path, &self.header_of(stat, EntryType::Directory, xattrs))?;
@@ -221,7 +226,7 @@ impl Walk<'_> {
             size: 0,
             link: Vec::new(),
             device: device.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))),
-            xattrs: xattrs.into_iter().filter(|(key, _)| !key.starts_with(b"trusted.")).collect(),
+            xattrs: xattrs.into_iter().filter(|(key, _)| !key.starts_with(b"trusted.") && !is_overlays(key)).collect(),
         }
     }
 
@@ -256,7 +261,7 @@ impl Walk<'_> {
     /// Takes away the marks overlay keeps for itself; an opaque folder stays opaque.
     fn strip_private_marks(&self, at: BorrowedFd<'_>, name: &CStr) -> Result<()> {
         for (key, _) in self.xattrs(at, name)? {
-            if key.starts_with(OVERLAY_XATTRS) && key != OPAQUE_XATTR {
+            if is_overlays(&key) && key != self.opaque_xattr {
                 rustix::fs::lremovexattr(xattr_path(at, name), OsStr::from_bytes(&key))
                     .map_err(|e| self.error("remove an attribute of", e))?;
             }
@@ -285,6 +290,11 @@ impl Walk<'_> {
         let bytes = header.encode(path);
         self.put(&bytes)
     }
+}
+
+/// Whether an attribute is overlay's, of either kind.
+fn is_overlays(key: &[u8]) -> bool {
+    OVERLAY_XATTRS.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// An entry's attributes can be had by path alone; this one goes through the open folder, so no link on the way is followed.
@@ -411,7 +421,8 @@ mod tests {
 
     fn tar_of(folder: &std::path::Path, purpose: Purpose) -> (Vec<u8>, Written) {
         let mut bytes = Vec::new();
-        let written = write_layer(File::open(folder).unwrap().as_fd(), purpose, &mut bytes).unwrap();
+        let written =
+            write_layer(File::open(folder).unwrap().as_fd(), purpose, "trusted.overlay.", &mut bytes).unwrap();
         (bytes, written)
     }
 
@@ -480,7 +491,9 @@ mod tests {
     fn a_name_that_would_be_a_whiteout_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".wh.x"), "").unwrap();
-        let error = write_layer(File::open(dir.path()).unwrap().as_fd(), NORMALISE, &mut Vec::new()).unwrap_err();
+        let error =
+            write_layer(File::open(dir.path()).unwrap().as_fd(), NORMALISE, "trusted.overlay.", &mut Vec::new())
+                .unwrap_err();
         assert!(error.to_string().contains("reserved for whiteouts"), "{error}");
     }
 

@@ -105,6 +105,5 @@ fn make(layout: &Layout) -> Result<()> {
 
 /// Root of the initial user namespace: only there are trusted.* attributes and devices to be had.
 fn is_initial_root() -> bool {
-    rustix::process::geteuid().is_root()
-        && fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+    rustix::process::geteuid().is_root() && linux::userns::is_initial()
 }

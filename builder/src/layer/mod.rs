@@ -28,7 +28,9 @@ pub(crate) fn view(layers: &[PathBuf]) -> StepResult<Option<OwnedFd>> {
         1 => Ok(folders.into_iter().next()),
         _ => {
             let borrowed: Vec<BorrowedFd<'_>> = folders.iter().map(AsFd::as_fd).collect();
-            Ok(Some(linux::mount::overlay(&borrowed, None, linux::mount::OverlayOptions::default())?))
+            let options =
+                linux::mount::OverlayOptions { user_xattr: !linux::userns::is_initial(), ..Default::default() };
+            Ok(Some(linux::mount::overlay(&borrowed, None, options)?))
         }
     }
 }
@@ -161,7 +163,8 @@ impl LayerWriter {
 
     /// Owner first: a change of owner takes set-user-ID bits and capabilities away.
     fn set_attributes(&self, fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
-        rustix::fs::fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
+        let (uid, gid) = linux::userns::file_owner(attributes.uid, attributes.gid);
+        rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
         for (name, value) in &attributes.xattrs {
             match rustix::fs::fsetxattr(fd, name.as_os_str(), value, rustix::fs::XattrFlags::empty()) {

@@ -145,7 +145,8 @@ impl LayerWriter {
 
     /// Owner and time of what cannot be opened.
     fn name_attributes(&self, folder: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes) -> rustix::io::Result<()> {
-        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        let (uid, gid) = linux::userns::file_owner(attributes.uid, attributes.gid);
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         rustix::fs::utimensat(folder, name, &self.times(attributes.mtime_s), AtFlags::SYMLINK_NOFOLLOW)
     }

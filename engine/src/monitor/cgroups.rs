@@ -8,6 +8,9 @@ const MONITORS: &str = "monitors";
 /// Moves this process out of its caller's control groups, where there are any; writing `0` from within is cheap, writing
 /// a pid from outside is not.
 pub(crate) fn leave_caller(parent: &str) {
+    if parent.is_empty() {
+        return;
+    }
     let Ok(memberships) = std::fs::read_to_string("/proc/self/cgroup") else { return };
     let mounts = mounts();
     for line in memberships.lines() {
@@ -22,6 +25,9 @@ pub(crate) fn leave_caller(parent: &str) {
 
 /// Removes the parent of all containers of a root whose last one has gone. What is still in use stays.
 pub(crate) fn remove_parent(parent: &str) {
+    if parent.is_empty() {
+        return;
+    }
     for line in mounts().lines() {
         let Some((point, kind, _)) = mount_point(line) else { continue };
         if !matches!(kind, "cgroup" | "cgroup2") {
@@ -42,6 +48,9 @@ pub(crate) fn remove_parent(parent: &str) {
 
 /// Control groups below a parent whose names are `prefix` and a pid, with the pid.
 pub(crate) fn groups_below(parent: &str, prefix: &str) -> Vec<(String, i32)> {
+    if parent.is_empty() {
+        return Vec::new();
+    }
     let mounts = mounts();
     let mounted = ["memory", "pids", ""].iter().find_map(|controller| hierarchy(&mounts, controller));
     let Some(Ok(entries)) = mounted.map(|mount| std::fs::read_dir(below(&mount, parent))) else { return Vec::new() };

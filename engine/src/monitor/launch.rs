@@ -76,7 +76,7 @@ pub(crate) fn create(
         stdio,
         netns: namespace,
         mount_sources: Vec::new(),
-        cgroup: CgroupRequest::Path(request.cgroup.clone()),
+        cgroup: cgroup_request(&request.cgroup),
         die_with_parent: true,
         init: config.spec.init,
         extra_fds: Vec::new(),
@@ -89,6 +89,11 @@ pub(crate) fn create(
         streams.set_program(program).map_err(|e| EngineError::io("connect", "the container's streams", e))?;
     }
     Ok((created, warnings))
+}
+
+/// No path: the caller's own group.
+pub(crate) fn cgroup_request(path: &str) -> CgroupRequest {
+    if path.is_empty() { CgroupRequest::Inherit } else { CgroupRequest::Path(path.to_owned()) }
 }
 
 fn joined(request: &MonitorRequest) -> Vec<(LinuxNamespaceType, PathBuf)> {
@@ -107,6 +112,7 @@ fn joined(request: &MonitorRequest) -> Vec<(LinuxNamespaceType, PathBuf)> {
 /// Pipes for a program of this user (who may open them anew by /dev/stdout), and our ends.
 pub(crate) fn pipes(open_stdin: bool, owner: (u32, u32)) -> Result<(Stdio, Program)> {
     let make = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| linux::CallError::new("pipe2", "", e));
+    let owner = linux::userns::file_owner(owner.0, owner.1);
     let own = |fd: &OwnedFd| {
         let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
         rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| linux::CallError::new("fchown", "pipe", e))

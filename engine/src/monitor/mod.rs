@@ -104,6 +104,9 @@ impl Monitor {
     }
 
     fn prepare(request: &MonitorRequest, client: OwnedFd) -> Result<(Presence, Streams, SignalQueue)> {
+        if let Some(members) = &request.members {
+            crate::rootless::stay(members)?;
+        }
         let presence = Presence::enter(request.last_out.as_ref())?;
         let spec = &request.config.spec;
         let signals = SignalQueue::new(&[SIGTERM, 2, 1])?;

@@ -35,6 +35,9 @@ pub(crate) struct MonitorRequest {
     pub(crate) joined: Vec<(JoinedNamespace, i32)>,
     /// The folder whose hosts, hostname and resolv.conf are used: another container's with `--network container:X`.
     pub(crate) files: PathBuf,
+    /// Where a rootless engine's monitor writes itself down.
+    #[serde(default)]
+    pub(crate) members: Option<PathBuf>,
     /// The first client is at the third descriptor.
     pub(crate) has_client: bool,
 }

@@ -32,7 +32,8 @@ pub(crate) fn mount(layers: &[PathBuf], upper: &Path, folder: &Path) -> Result<O
 fn over(lowers: &[std::os::fd::BorrowedFd<'_>], upper: &Path, work: &Path) -> Result<OwnedFd> {
     let upper = open_root(upper)?;
     let work = open_root(work)?;
-    Ok(overlay(lowers, Some((upper.as_fd(), work.as_fd())), OverlayOptions::default())?)
+    let options = OverlayOptions { user_xattr: !linux::userns::is_initial(), ..OverlayOptions::default() };
+    Ok(overlay(lowers, Some((upper.as_fd(), work.as_fd())), options)?)
 }
 
 /// The root folder's own owner and mode are the upper's: they must be the image's.

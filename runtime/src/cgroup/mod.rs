@@ -60,7 +60,11 @@ impl Membership {
 
 impl Cgroup {
     /// The group of this path (`/ctr/<id>`), whether or not it exists (anywhere): nothing is made.
+    /// The empty path is no group at all.
     pub fn open(path: &str) -> Result<Cgroup, RuntimeError> {
+        if path.is_empty() {
+            return Ok(Cgroup::inherited());
+        }
         hierarchy::check_path(path)?;
         Ok(Cgroup { path: path.to_owned(), folders: hierarchy::folders(path)? })
     }

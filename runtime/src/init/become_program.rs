@@ -218,12 +218,24 @@ fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
     capability::keep_over_setuid(true)?;
     let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
-    rustix::thread::set_thread_groups(&groups).map_err(|e| CallError::new("setgroups", "", e))?;
-    rustix::thread::set_thread_res_gid(gid, gid, gid)
-        .map_err(|e| CallError::new("setresgid", process.gid.to_string(), e))?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid)
-        .map_err(|e| CallError::new("setresuid", process.uid.to_string(), e))?;
+    match rustix::thread::set_thread_groups(&groups) {
+        // With a single id they can't be changed: they stay the user's own.
+        Err(Errno::PERM) if linux::userns::has_single_id() => {}
+        done => done.map_err(|e| CallError::new("setgroups", "", e))?,
+    }
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| no_such_id("setresgid", "group", process.gid, e))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| no_such_id("setresuid", "user", process.uid, e))?;
     Ok(capability::keep_over_setuid(false)?)
+}
+
+/// An id that this user namespace lacks is invalid to the kernel.
+fn no_such_id(call: &'static str, what: &str, id: u32, errno: Errno) -> Failure {
+    if errno != Errno::INVAL {
+        return CallError::new(call, id.to_string(), errno).into();
+    }
+    Failure::set_up(format!(
+        "{what} {id} is not among the ids of this user namespace: more of them come from /etc/subuid and /etc/subgid"
+    ))
 }
 
 /// Enters the working directory, and sees that it is in the container: a descriptor leaked from the host could lead out

@@ -102,7 +102,14 @@ fn real_dir(setup: &Setup<'_>, destination: &Path) -> Result<OwnedFd, Failure> {
 /// The first writable one is also what this process itself writes through, by the descriptor it was made as.
 fn attach_proc(setup: &mut Setup<'_>, destination: &Path, options: &MountOptions) -> Result<(), Failure> {
     let target = real_dir(setup, destination)?;
-    let fresh = mount::new_filesystem("proc", Some("proc"), &data(options), options.attributes.set)?;
+    let fresh = match mount::new_filesystem("proc", Some("proc"), &data(options), options.attributes.set) {
+        // Of a pid namespace that is another user namespace's there is only the host's own.
+        Err(error) if error.errno == Errno::PERM && setup.plan.in_user_namespace => {
+            let host = mount::clone_tree(Path::new("/proc"), true)?;
+            return finish(host.as_fd(), target.as_fd(), options);
+        }
+        fresh => fresh?,
+    };
     let rest = MountOptions { attributes: Attributes::default(), ..options.clone() };
     finish(fresh.as_fd(), target.as_fd(), &rest)?;
     if options.data.is_empty() && options.attributes.set & mount::READ_ONLY == 0 {
@@ -129,9 +136,25 @@ fn attach_filesystem(setup: &Setup<'_>, wanted: &Mount, kind: &str, options: &Mo
         mode = format!("{:o}", stat.st_mode & 0o7777);
         data.push(FsOption { key: "mode", value: Some(&mode) });
     }
+    if kind == "devpts" {
+        data.retain(|option| option.key != "gid" || has_group(option.value));
+    }
     let source = wanted.source().as_deref().and_then(Path::to_str);
-    let fresh = mount::new_filesystem(kind, source.or(Some(kind)), &data, options.attributes.set & !mount::READ_ONLY)?;
-    finish(fresh.as_fd(), target.as_fd(), options)
+    match mount::new_filesystem(kind, source.or(Some(kind)), &data, options.attributes.set & !mount::READ_ONLY) {
+        // A view of the network's settings: not to be had for a network that is another user namespace's.
+        Err(error) if kind == "sysfs" && error.errno == Errno::PERM && setup.plan.in_user_namespace => {
+            let host = mount::clone_tree(Path::new("/sys"), true)?;
+            finish(host.as_fd(), target.as_fd(), &MountOptions { recursive: options.attributes, ..options.clone() })
+        }
+        fresh => finish(fresh?.as_fd(), target.as_fd(), options),
+    }
+}
+
+/// Whether this user namespace has a group: a terminal can't belong to one that it lacks.
+fn has_group(group: Option<&str>) -> bool {
+    let Some(group) = group.and_then(|group| group.parse::<u32>().ok()) else { return true };
+    let map = linux::userns::group_map();
+    map.is_empty() || map.iter().any(|range| group.checked_sub(range.inside).is_some_and(|at| at < range.count))
 }
 
 /// The container's own control group, by a bind of its folder in each hierarchy it is in. Hierarchies it is not in are not shown.

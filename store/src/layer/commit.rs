@@ -21,7 +21,7 @@ impl Store {
     pub fn commit_upper(&self, upper: &Path) -> Result<CommittedLayer> {
         let root = File::open(upper).map_err(StoreError::io("open", upper))?;
         let mut tar = BufWriter::with_capacity(BUFFER_BYTES, Digesting::new(io::sink()));
-        let written = write_layer(root.as_fd(), Purpose::Normalise { clamp: None }, &mut tar)?;
+        let written = write_layer(root.as_fd(), Purpose::Normalise { clamp: None }, self.marks().prefix, &mut tar)?;
         let tar = tar.into_inner().map_err(|e| StoreError::io("hash", upper)(e.into_error()))?;
         let (diff_id, ..) = tar.finish();
         if written.entries == 0 {
@@ -60,7 +60,7 @@ impl Store {
             other => other.map_err(StoreError::io("open", &path))?,
         };
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-        write_layer(root.as_fd(), Purpose::Read, &mut out)?;
+        write_layer(root.as_fd(), Purpose::Read, self.marks().prefix, &mut out)?;
         out.flush().map_err(StoreError::io("write the tar of", &path))
     }
 

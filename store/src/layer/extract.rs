@@ -73,6 +73,25 @@ fn failed<'a>(entry: &'a [u8], call: &'a str) -> impl FnOnce(Errno) -> StoreErro
     move |errno| bad(entry, format!("{call}: {errno}"))
 }
 
+fn owner(entry: &Entry) -> (Uid, Gid) {
+    let (uid, gid) = linux::userns::file_owner(entry.uid, entry.gid);
+    (Uid::from_raw(uid), Gid::from_raw(gid))
+}
+
+/// An id that a user namespace lacks is invalid to the kernel.
+fn chown_failed(entry: &Entry) -> impl FnOnce(Errno) -> StoreError + '_ {
+    move |errno| match errno {
+        Errno::INVAL => bad(
+            &entry.path,
+            format!(
+                "its owner {}:{} is not among this user's ids: more of them come from /etc/subuid and /etc/subgid",
+                entry.uid, entry.gid
+            ),
+        ),
+        errno => bad(&entry.path, format!("chown: {errno}")),
+    }
+}
+
 /// Unpacks all entries of `tar` into the empty folder `root`.
 pub(crate) fn extract<R: Read>(tar: &mut TarReader<R>, root: &Path, marks: Marks) -> Result<Extracted> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -466,8 +485,8 @@ impl Extractor {
     /// Owner first: chown clears setuid bits and capabilities.
     fn owner_and_mode(&self, entry: &Entry, fd: impl AsFd) -> Result<()> {
         if self.must_chown(entry) {
-            fchown(&fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-                .map_err(failed(&entry.path, "chown"))?;
+            let (uid, gid) = owner(entry);
+            fchown(&fd, Some(uid), Some(gid)).map_err(chown_failed(entry))?;
         }
         fchmod(&fd, Mode::from_raw_mode(entry.mode)).map_err(failed(&entry.path, "chmod"))
     }
@@ -480,9 +499,8 @@ impl Extractor {
     /// Of links and nodes, which can't be opened.
     fn attributes_by_name(&self, entry: &Entry, parent: &OwnedFd, name: &[u8]) -> Result<()> {
         if self.must_chown(entry) {
-            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            chownat(parent, os(name), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failed(&entry.path, "chown"))?;
+            let (uid, gid) = owner(entry);
+            chownat(parent, os(name), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(chown_failed(entry))?;
         }
         if entry.kind != Kind::Symlink {
             // mknod's mode went through the umask. The name is the node just made: nobody else writes here.

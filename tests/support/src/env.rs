@@ -2,9 +2,11 @@
 
 use crate::leaks::Leaks;
 use crate::wait::{PATIENCE, eventually};
-use crate::{Finished, IntoArgs, Running, Terminal, ctr_binary, source_root};
+use crate::{Finished, IntoArgs, Running, Terminal, TestUser, ctr_binary, source_root};
 use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,6 +18,8 @@ use tempfile::TempDir;
 pub struct TestEnv {
     dir: TempDir,
     tag: String,
+    /// Whose engine it is, if not root's.
+    user: Option<TestUser>,
 }
 
 impl TestEnv {
@@ -47,17 +51,53 @@ impl TestEnv {
         }
         let root = dir.path().join("root");
         let tag = oci::Digest::sha256(root.to_str().expect("our own name")).hex()[..6].to_owned();
-        TestEnv { dir, tag }
+        TestEnv { dir, tag, user: None }
+    }
+
+    /// The engine of an ordinary user, who is made for it and goes with it. `ids` is whether he has any but his own.
+    #[track_caller]
+    pub fn of_user(ids: bool) -> TestEnv {
+        let mut env = TestEnv::empty();
+        let user = TestUser::new(&env.path("home"), ids);
+        std::fs::set_permissions(env.dir.path(), Permissions::from_mode(0o755)).expect("it is our own folder");
+        // Where it was built the user may not be able to look.
+        std::fs::create_dir(env.path("bin")).expect("a new folder takes folders");
+        std::fs::copy(ctr_binary(), env.path("bin/ctr")).expect("the binary can be copied");
+        for name in ["data", "run"] {
+            std::fs::create_dir(env.path(name)).expect("a new folder takes folders");
+        }
+        for name in ["home", "data", "run"] {
+            chown(env.path(name), Some(user.uid), Some(user.gid)).expect("root may");
+            std::fs::set_permissions(env.path(name), Permissions::from_mode(0o700)).expect("root may");
+        }
+        let root = env.path("data/ctr");
+        env.tag = oci::Digest::sha256(root.to_str().expect("our own name")).hex()[..6].to_owned();
+        env.user = Some(user);
+        env
+    }
+
+    /// [`TestEnv::of_user`] with the image `busybox`.
+    #[track_caller]
+    pub fn of_user_with_busybox(ids: bool) -> TestEnv {
+        let env = TestEnv::of_user(ids);
+        env.import("busybox", r#"CMD ["sh"]"#);
+        env
     }
 
     /// The engine's data root.
     pub fn root(&self) -> PathBuf {
-        self.dir.path().join("root")
+        self.dir.path().join(if self.user.is_some() { "data/ctr" } else { "root" })
     }
 
     /// The engine's folder of run-time state.
     pub fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.dir.path().join(if self.user.is_some() { "run/ctr" } else { "state" })
+    }
+
+    /// The ordinary user whose engine it is.
+    #[track_caller]
+    pub fn user(&self) -> &TestUser {
+        self.user.as_ref().expect("an engine of TestEnv::of_user")
     }
 
     /// The six hex digits in the names of this engine's bridge, table and cgroups.
@@ -97,12 +137,22 @@ impl TestEnv {
             limit: PATIENCE,
         };
         let home = self.path("home");
+        let folders = match &self.user {
+            None => [("CTR_ROOT", self.root()), ("CTR_STATE", self.state())],
+            Some(user) => {
+                let mut words: Vec<OsString> = user.words().map(OsString::from).into();
+                words.push(self.path("bin/ctr").into_os_string());
+                invocation.program = "setpriv".into();
+                words.append(&mut invocation.args);
+                invocation.args = words;
+                [("XDG_DATA_HOME", self.path("data")), ("XDG_RUNTIME_DIR", self.path("run"))]
+            }
+        };
+        invocation.variables.extend(folders.map(|(name, path)| (name.into(), path.into_os_string())));
         for (name, value) in [
             ("PATH", OsStr::new("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
             ("HOME", home.as_os_str()),
             ("LANG", OsStr::new("C.UTF-8")),
-            ("CTR_ROOT", self.root().as_os_str()),
-            ("CTR_STATE", self.state().as_os_str()),
         ] {
             invocation.variables.push((name.into(), value.into()));
         }
@@ -156,7 +206,9 @@ impl TestEnv {
 
     /// What this engine has on the machine at the moment: processes, mounts, cgroups, links, tables.
     pub fn leaks(&self) -> Leaks {
-        Leaks::of(&self.root(), &self.tag)
+        let mut leaks = Leaks::of(&self.root(), &self.tag);
+        leaks.processes.extend(self.user.iter().flat_map(TestUser::processes));
+        leaks
     }
 
     #[track_caller]
@@ -164,6 +216,13 @@ impl TestEnv {
         let tar = base_image(name);
         let cmd = format!("--change={cmd}");
         let path = "--change=ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        if self.user.is_some() {
+            // He can't read where root keeps it.
+            let words = [OsStr::new("import"), OsStr::new(&cmd), OsStr::new(path), OsStr::new("-"), OsStr::new(name)];
+            let bytes = std::fs::read(&tar).expect("the tar is there");
+            self.invoke(words).stdin(bytes).limit(Duration::from_secs(120)).run().ok();
+            return;
+        }
         let words = [OsStr::new("import"), OsStr::new(&cmd), OsStr::new(path), tar.as_os_str(), OsStr::new(name)];
         self.invoke(words).limit(Duration::from_secs(120)).run().ok();
     }
