@@ -91,6 +91,7 @@ struct CloneArgs {
 }
 
 const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// How many threads this process has: the link count of its task folder, one system call.
@@ -110,20 +111,28 @@ pub fn fork_into(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Resu
     fork_again(namespaces, cgroup)
 }
 
-/// As [`fork_into`], for a process that itself came out of it and started no thread since (where there may be no
-/// /proc to count them in).
+/// As [`fork_into`], for a process known to have one thread, and where there may be no
+/// /proc to count them in: one that itself came out of it, or has counted before.
 pub fn fork_again(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, CallError> {
-    let mut pidfd: c_int = -1;
-    let mut args = CloneArgs {
-        flags: namespaces.0 | CLONE_PIDFD,
-        pidfd: ptr::from_mut(&mut pidfd).expose_provenance() as u64,
-        exit_signal: libc::SIGCHLD.unsigned_abs().into(),
-        ..CloneArgs::default()
-    };
+    let mut args =
+        CloneArgs { flags: namespaces.0, exit_signal: libc::SIGCHLD.unsigned_abs().into(), ..CloneArgs::default() };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
     }
+    clone3(args)
+}
+
+/// As [`fork_again`], but the new process is a child of this one's own parent, with the signal that this one's end gives: for
+/// a process that only prepares another's birth.
+pub fn fork_sibling() -> Result<Forked, CallError> {
+    clone3(CloneArgs { flags: CLONE_PARENT, ..CloneArgs::default() })
+}
+
+fn clone3(mut args: CloneArgs) -> Result<Forked, CallError> {
+    let mut pidfd: c_int = -1;
+    args.flags |= CLONE_PIDFD;
+    args.pidfd = ptr::from_mut(&mut pidfd).expose_provenance() as u64;
     // SAFETY: args is a valid clone_args of the size given, without CLONE_VM or a stack: a plain fork. The
     // process has one thread (the callers see to it), so no lock can be held by a thread the child lacks.
     let answer = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
@@ -177,6 +186,23 @@ pub fn close_on_exec_from(first: u32) -> Result<(), CallError> {
 pub fn close_all() {
     // SAFETY: descriptors are closed under their owners, which the caller's contract excludes from further use.
     unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0) };
+}
+
+/// Closes every descriptor above the standard streams but these: for a process that goes on to `execve` or `_exit` and
+/// never again uses (nor drops) what else it owned. What a caller of this program leaked into it goes the same way.
+pub fn close_others(keep: &[BorrowedFd<'_>]) -> Result<(), CallError> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for kept in keep.into_iter().map(Some).chain([None]) {
+        let last = kept.map_or(u32::MAX, |kept| kept - 1);
+        // SAFETY: descriptors are closed under their owners, which the contract excludes from further use.
+        if first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == -1 {
+            return Err(CallError::last("close_range", ""));
+        }
+        first = kept.map_or(first, |kept| kept + 1);
+    }
+    Ok(())
 }
 
 /// Puts descriptors at `first`, `first + 1` … for the program about to be executed, over whatever stood there, except for

@@ -15,7 +15,7 @@ const SELF: &str = "/proc/self/exe";
 pub fn read_only_self() -> Result<OwnedFd, CallError> {
     let file = rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| CallError::path("open", SELF, e))?;
-    if is_read_only(file.as_fd()) {
+    if is_protected_file(file.as_fd()) {
         return Ok(file);
     }
     let found = mount::clone_tree_at(rustix::fs::CWD, SELF, false).or_else(|_| clone_by_name(file.as_fd()));
@@ -25,7 +25,8 @@ pub fn read_only_self() -> Result<OwnedFd, CallError> {
     });
     match clone {
         Ok(clone) => Ok(clone),
-        // No privilege to mount: a sealed copy in memory.
+        // No privilege to mount, and so no container of ours that could write a file of root's.
+        Err(_) if belongs_to_another(file.as_fd()) => Ok(file),
         Err(_) => sealed_copy(),
     }
 }
@@ -43,14 +44,40 @@ fn clone_by_name(running: BorrowedFd<'_>) -> Result<OwnedFd, CallError> {
     Err(at("open")(Errno::STALE))
 }
 
-/// Whether this process already runs from a binary that cannot be opened for writing.
-pub fn is_protected() -> bool {
-    rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok_and(|file| is_read_only(file.as_fd()))
+/// Returns where this process runs from a binary that no container can write, and else executes it again as such, with the
+/// same arguments, environment and descriptors: for the first moments of `main`.
+pub fn seal(args: &[&CStr], env: &[&CStr]) -> Result<(), CallError> {
+    let program = read_only_self()?;
+    if is_protected() || belongs_to_another(program.as_fd()) {
+        return Ok(());
+    }
+    Err(exec(program.as_fd(), args, env))
 }
 
-fn is_read_only(file: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatvfs(file).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
-        || rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+/// Whether this process already runs from a binary that cannot be opened for writing.
+pub fn is_protected() -> bool {
+    rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .is_ok_and(|file| is_protected_file(file.as_fd()))
+}
+
+/// A sealed copy, or a file on a read-only mount that has no place in any tree: one that has (a read-only /usr) can be
+/// made writable again, and a container may wait for that with the file in its hand.
+fn is_protected_file(file: BorrowedFd<'_>) -> bool {
+    let read_only = rustix::fs::fstatvfs(file).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let detached = || rustix::fs::readlink(SELF, Vec::new()).is_ok_and(|name| name.to_bytes() == b"/");
+    let sealed = || {
+        // Seals are asked of an open file; a mere path has none.
+        let open = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        open.and_then(rustix::fs::fcntl_get_seals).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+    };
+    read_only && detached() || sealed()
+}
+
+/// Whether the file is root's and this process is an ordinary user who may not write it: a user namespace that such a one
+/// makes has no say over files of root.
+fn belongs_to_another(file: BorrowedFd<'_>) -> bool {
+    let roots = rustix::fs::fstat(file).is_ok_and(|stat| stat.st_uid == 0 && stat.st_mode & 0o022 == 0);
+    roots && !rustix::process::geteuid().is_root()
 }
 
 fn sealed_copy() -> Result<OwnedFd, CallError> {

@@ -28,6 +28,11 @@ pub(crate) enum FromInit {
         /// What could not be done but was no reason to fail.
         warnings: Vec<String>,
     },
+    /// Of an exec'd process, by whoever prepared its birth: it lives. Its pidfd comes along.
+    Born {
+        /// In the maker's pid namespace.
+        pid: i32,
+    },
     /// It gives up.
     Failed(Failure),
 }

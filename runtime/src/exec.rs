@@ -1,5 +1,6 @@
 //! A further process in a running container.
 
+use crate::cgroup::Membership;
 use crate::channel::{self, Failure, FromInit, ToInit, bounded};
 use crate::container::{end, in_pid_namespace};
 use crate::init::{Environment, Streams, run_program};
@@ -7,9 +8,11 @@ use crate::plan::keyring_name;
 use crate::process::ProcessPlan;
 use crate::{Cgroup, RuntimeError, Stdio};
 use linux::process::{Forked, Namespaces};
-use linux::{pty, resolve};
+use linux::{CallError, pty, resolve};
 use oci_spec::runtime::{LinuxSeccomp, Process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::Pid;
 use std::convert::Infallible;
 use std::fs;
@@ -73,55 +76,127 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
     let plan = ProcessPlan::new(request.process, request.seccomp, &mut warnings)?;
     let membership = request.cgroup.membership()?;
     let namespaces = foreign_namespaces(request.init_pid)?;
-    let pid_namespace = if namespaces.contains(Namespaces::PID) {
-        let path = PathBuf::from(format!("/proc/{}/ns/pid", request.init_pid.as_raw_nonzero()));
-        Some(resolve::open_host(&path, OFlags::RDONLY)?)
-    } else {
-        None
-    };
     let (ours, theirs) = channel::pair()?;
     let fork = || linux::process::fork_into(Namespaces::none(), membership.v2());
-    let (pid, pidfd) = match in_pid_namespace(pid_namespace.as_ref().map(AsFd::as_fd), fork)? {
+    let helper = match in_pid_namespace(None, fork)? {
         Forked::Child => {
-            drop(ours);
-            let entered = membership.enter().map_err(Failure::from);
-            let Err(failure) = entered.and_then(|()| live(request, &plan, namespaces, theirs.as_fd()));
+            let sibling = enter(&request, &membership, namespaces, theirs.as_fd());
+            let Err(failure) = sibling.and_then(|()| live(request, &plan, theirs.as_fd()));
             let failure = Failure { message: bounded(&failure.message), ..failure };
             // If nobody listens any more there is nobody to tell.
             let _told = channel::send(theirs.as_fd(), &FromInit::Failed(failure), None);
             linux::process::exit_now(1)
         }
-        Forked::Parent { pid, pidfd } => (pid, pidfd),
+        Forked::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
-    match accompany(ours.as_fd()) {
-        Ok((console, more)) => {
+    let mut watch = Watch { channel: ours, born: None, ready: None };
+    let done = watch.until_executed(helper.as_fd());
+    linux::process::reap(helper.as_fd())?;
+    watch.hear_of_birth();
+    match (done, watch.born, watch.ready) {
+        (Ok(()), Some((pid, pidfd)), Some((console, more))) => {
             warnings.extend(more);
             Ok(Executed { pid, pidfd, console, warnings })
         }
-        Err(error) => {
-            end(pidfd.as_fd());
-            Err(error)
+        (done, born, _) => {
+            if let Some((_, pidfd)) = born {
+                end(pidfd.as_fd());
+            }
+            done.and(Err(RuntimeError::Init(DIED.to_owned())))
         }
     }
 }
 
-/// The caller's side: start as soon as it is ready; the end of the stream is the exec.
-fn accompany(channel: BorrowedFd<'_>) -> Result<(Option<OwnedFd>, Vec<String>), RuntimeError> {
-    let mut ready = None;
-    loop {
-        match channel::receive::<FromInit>(channel)? {
-            Some((FromInit::Ready { warnings }, console)) if ready.is_none() => {
-                ready = Some((console, warnings));
-                channel::send(channel, &ToInit::Start, None)?;
+const DIED: &str = "the process died before its program ran; is the container running?";
+
+/// The helper's whole life: it goes where the process is to be, lets go of all that leads back, and returns in the process,
+/// its sibling. That is born in the container's pid namespace; whoever is in there and has CAP_SYS_PTRACE may see
+/// its root, working directory and descriptors from its first moment on, whatever the dumpable flag says.
+fn enter(
+    request: &ExecRequest<'_>,
+    membership: &Membership,
+    namespaces: Namespaces,
+    channel: BorrowedFd<'_>,
+) -> Result<(), Failure> {
+    // Before a new cgroup namespace is joined: what delegates by namespaces would refuse it.
+    membership.enter()?;
+    if !namespaces.is_empty() {
+        // Joining a mount namespace moves root and working directory to its root.
+        linux::process::join_process(request.init, namespaces)
+            .map_err(|e| Failure::set_up(format!("join the container's namespaces: {e}")))?;
+    }
+    let mut keep: Vec<_> = request.extra_fds.iter().map(AsFd::as_fd).collect();
+    keep.push(channel);
+    if let Stdio::Fds { stdin, stdout, stderr } = &request.stdio {
+        keep.extend([stdin, stdout, stderr].map(AsFd::as_fd));
+    }
+    linux::process::close_others(&keep)?;
+    match linux::process::fork_sibling()? {
+        Forked::Child => Ok(()),
+        Forked::Parent { pid, pidfd } => {
+            let pid = pid.as_raw_nonzero().get();
+            let told = channel::send(channel, &FromInit::Born { pid }, Some(pidfd.as_fd()));
+            linux::process::exit_now(u8::from(told.is_err()))
+        }
+    }
+}
+
+/// The caller's side of it.
+struct Watch {
+    channel: OwnedFd,
+    born: Option<(Pid, OwnedFd)>,
+    ready: Option<(Option<OwnedFd>, Vec<String>)>,
+}
+
+impl Watch {
+    /// Starts the process as soon as it is born and ready, in whichever order that is heard; the end of the stream is the exec.
+    fn until_executed(&mut self, helper: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+        loop {
+            if self.born.is_none() && !self.has_news(helper)? {
+                return Err(RuntimeError::Init(DIED.to_owned()));
             }
-            Some((FromInit::Failed(failure), _)) => return Err(failure.into()),
-            Some(_) => return Err(RuntimeError::Init("it said something unexpected".to_owned())),
-            None => {
-                let died = || {
-                    RuntimeError::Init("the process died before its program ran; is the container running?".to_owned())
-                };
-                return ready.ok_or_else(died);
+            match channel::receive::<FromInit>(self.channel.as_fd())? {
+                Some((FromInit::Born { pid }, Some(pidfd))) if self.born.is_none() => {
+                    let pid = Pid::from_raw(pid).ok_or_else(|| RuntimeError::Init(DIED.to_owned()))?;
+                    self.born = Some((pid, pidfd));
+                }
+                Some((FromInit::Ready { warnings }, console)) if self.ready.is_none() => {
+                    self.ready = Some((console, warnings));
+                }
+                Some((FromInit::Failed(failure), _)) => return Err(failure.into()),
+                Some(_) => return Err(RuntimeError::Init("it said something unexpected".to_owned())),
+                None => return Ok(()),
+            }
+            if self.born.is_some() && self.ready.is_some() {
+                channel::send(self.channel.as_fd(), &ToInit::Start, None)?;
+            }
+        }
+    }
+
+    /// The process may have failed before its birth was heard of; it is to be reaped all the same. The helper is gone by now, so
+    /// what it said is there.
+    fn hear_of_birth(&mut self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let said =
+            |channel: &OwnedFd| poll(&mut [PollFd::new(channel, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0);
+        while self.born.is_none() && said(&self.channel) {
+            match channel::receive::<FromInit>(self.channel.as_fd()) {
+                Ok(Some((FromInit::Born { pid }, Some(pidfd)))) => self.born = Pid::from_raw(pid).zip(Some(pidfd)),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits for the channel; false when the helper was killed without a word: then nobody may ever speak.
+    fn has_news(&self, helper: BorrowedFd<'_>) -> Result<bool, RuntimeError> {
+        let mut fds = [PollFd::new(&self.channel, PollFlags::IN), PollFd::from_borrowed_fd(helper, PollFlags::IN)];
+        loop {
+            match poll(&mut fds, None) {
+                Ok(_) => return Ok(!fds[0].revents().is_empty()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(CallError::new("poll", "", errno).into()),
             }
         }
     }
@@ -145,19 +220,8 @@ fn foreign_namespaces(init: Pid) -> Result<Namespaces, RuntimeError> {
     Ok(foreign)
 }
 
-/// The forked side; born in the container's pid namespace already.
-fn live(
-    request: ExecRequest<'_>,
-    plan: &ProcessPlan,
-    namespaces: Namespaces,
-    channel: BorrowedFd<'_>,
-) -> Result<Infallible, Failure> {
-    let rest = namespaces.without(Namespaces::PID);
-    if !rest.is_empty() {
-        linux::process::join_process(request.init, rest)
-            .map_err(|e| Failure::set_up(format!("join the container's namespaces: {e}")))?;
-    }
-    // Joining a mount namespace moves root and working directory to its root.
+/// The forked side; born in the container's namespaces already.
+fn live(request: ExecRequest<'_>, plan: &ProcessPlan, channel: BorrowedFd<'_>) -> Result<Infallible, Failure> {
     let (streams, console) = match request.stdio {
         Stdio::Fds { stdin, stdout, stderr } => (Streams::Fds([stdin, stdout, stderr]), None),
         Stdio::Terminal { size } => {
@@ -169,7 +233,7 @@ fn live(
             }
             let owner = rustix::fs::Uid::from_raw(plan.uid);
             rustix::fs::fchown(&terminal.slave, Some(owner), None)
-                .map_err(|e| linux::CallError::new("fchown", "the terminal", e))?;
+                .map_err(|e| CallError::new("fchown", "the terminal", e))?;
             (Streams::Terminal(terminal.slave), Some(terminal.master))
         }
     };

@@ -4,13 +4,15 @@
 use crate::{RuntimeError, capabilities, seccomp};
 use linux::capability::Sets;
 use linux::seccomp::{FilterFlags, Instruction};
-use oci_spec::runtime::{LinuxSeccomp, PosixRlimitType, Process};
+use oci_spec::runtime::{LinuxSeccomp, PosixRlimitType, Process, User};
 use rustix::process::{Resource, Rlimit};
 use std::ffi::CString;
 use std::path::PathBuf;
 
 /// Arguments and environment lines accepted, each.
 const MAX_STRINGS: usize = 1 << 17;
+/// The kernel's limit on supplementary groups (NGROUPS_MAX).
+const MAX_GROUPS: usize = 65_536;
 
 /// What to become.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl ProcessPlan {
         }
         let filter = filter.map(|filter| seccomp::compile(filter, warnings)).transpose()?;
         let user = process.user();
+        check_ids(user)?;
         let mut labels = Vec::new();
         if let Some(profile) = process.apparmor_profile().as_deref().filter(|p| !p.is_empty()) {
             labels.push(("self/attr/apparmor/exec", format!("exec {profile}")));
@@ -67,6 +70,18 @@ impl ProcessPlan {
             oom_score_adj: process.oom_score_adj(),
             labels,
         })
+    }
+}
+
+/// The kernel's calls take the highest number as "leave it as it is": as root, that is.
+fn check_ids(user: &User) -> Result<(), RuntimeError> {
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    if groups.len() > MAX_GROUPS {
+        return Err(RuntimeError::Spec(format!("process.user has more than {MAX_GROUPS} additional gids")));
+    }
+    match [user.uid(), user.gid()].iter().chain(groups).find(|id| **id == u32::MAX) {
+        Some(id) => Err(RuntimeError::Spec(format!("process.user: {id} is no id, it would mean the caller's own"))),
+        None => Ok(()),
     }
 }
 

@@ -158,3 +158,33 @@ fn read_only_binds_are_read_only_all_the_way_down() {
     assert_eq!(out.matches("Read-only file system").count(), 3, "{out}");
     assert!(!source.path().join("x").exists() && !source.path().join("sub/x").exists());
 }
+
+/// Seen to succeed without `check_ids`: setresuid takes 4294967295 as "unchanged", and the program ran as uid 0.
+#[test]
+fn no_number_of_a_user_means_root() {
+    let id = |user: serde_json::Value| {
+        let mut bundle = Bundle::sh("id -u; id -g");
+        bundle.json(|spec| spec["process"]["user"] = user);
+        bundle.run()
+    };
+    for (uid, gid, groups) in [(u32::MAX, 0, 0), (1, u32::MAX, 0), (1, 1, u32::MAX)] {
+        let ran = id(serde_json::json!({"uid": uid, "gid": gid, "additionalGids": [groups]}));
+        assert!(ran.code == 1 && ran.out.is_empty() && ran.err.contains("is no id"), "{}{}", ran.out, ran.err);
+    }
+    assert_eq!(id(serde_json::json!({"uid": 1, "gid": 2})).out, "1\n2\n");
+    assert_eq!(id(serde_json::json!({"uid": 4_294_967_294u32, "gid": 2})).out, "4294967294\n2\n");
+
+    let bundle = Bundle::sh("echo up; sleep 60");
+    let mut child = bundle.spawn();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
+    assert_eq!(bundle.exec(&["-u", "1", "id", "-u"]).out, "1\n");
+    assert_eq!(bundle.exec(&["-u", "1:1", "id", "-u"]).out, "1\n");
+    for user in
+        ["4294967296", "4294967295", "2147483648", "18446744073709551616", "-1", "+1", "0x1", "1 ", "1:4294967296"]
+    {
+        let ran = bundle.exec(&["--user", user, "id", "-u"]);
+        assert!(ran.code != 0 && ran.out.is_empty(), "{user}: {}{}", ran.out, ran.err);
+    }
+    assert_eq!(bundle.runtime(&["kill", &bundle.id, "KILL"]).code, 0);
+    child.wait().unwrap();
+}

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Signal};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -48,11 +49,14 @@ pub(crate) struct Environment<'a> {
 }
 
 /// Becomes the program. Tells the maker "ready" when nothing but the filter and the exec can fail any more, and waits for its word.
-pub(crate) fn run_program(mut environment: Environment<'_>) -> Result<Infallible, Failure> {
+pub(crate) fn run_program(environment: Environment<'_>) -> Result<Infallible, Failure> {
+    // Never dropped: its descriptors are closed by `keep_own_descriptors`.
+    let mut environment = ManuallyDrop::new(environment);
     let process = environment.process;
     join_keyring(&mut environment);
     let is_terminal = take_streams(&mut environment)?;
     write_proc_files(&mut environment)?;
+    keep_own_descriptors(&environment)?;
     set_limits(process, &mut environment.warnings)?;
     change_user(process)?;
     enter_cwd(&process.cwd)?;
@@ -118,6 +122,15 @@ fn start(
         stay_as_reaper(is_terminal)?;
     }
     execute(environment, channel, path)
+}
+
+/// From here on names are looked up that the image or the user chose – the working directory, the program –, and
+/// /proc/self/fd is among them: nothing may be open that leads to the host (CVE-2024-21626).
+fn keep_own_descriptors(environment: &Environment<'_>) -> Result<(), Failure> {
+    let own = [environment.console.as_ref(), environment.listener.as_ref()].into_iter().flatten();
+    let mut keep: Vec<BorrowedFd<'_>> = own.chain(&environment.extra_fds).map(AsFd::as_fd).collect();
+    keep.push(environment.channel);
+    Ok(linux::process::close_others(&keep)?)
 }
 
 /// A new session with the program's streams at 0, 1, 2; whether they are a terminal.

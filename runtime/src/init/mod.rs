@@ -15,6 +15,7 @@ use crate::{Root, Stdio, hooks};
 use linux::process::Namespaces;
 use linux::{mount, pty, resolve};
 use rustix::fs::OFlags;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -41,21 +42,24 @@ pub(crate) fn run(plan: Plan<'_>, channel: OwnedFd) -> ! {
     linux::process::exit_now(1)
 }
 
-fn live(mut plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infallible, Failure> {
+fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infallible, Failure> {
+    // Never dropped: `run_program` closes what it owns.
+    let mut plan = ManuallyDrop::new(plan);
+    let plan = &mut *plan;
     // First of all, while this is the only thread in no new cgroup namespace yet: cheap only for oneself.
     plan.membership.enter()?;
-    enter_namespaces(&plan, channel)?;
+    enter_namespaces(plan, channel)?;
     if plan.has_runtime_hooks {
         ask(channel, &FromInit::RunHooks)?;
     }
     // Nothing mounted here may show up outside. Slave, not private: what the host unmounts goes away here as well.
     mount::set_propagation_of_all(if plan.propagation.0 == mount::SHARED { mount::SHARED } else { mount::SLAVE })?;
-    let setup = set_up_root(&plan)?;
-    set_names(&plan)?;
+    let setup = set_up_root(plan)?;
+    set_names(plan)?;
     hooks::run(plan.container_hooks, &plan.identity.state("creating", own_pid())).map_err(Failure::set_up)?;
     let Setup { root, proc, terminal, warnings, .. } = setup;
     mount::enter_root(root.as_fd(), !plan.no_pivot)?;
-    seal_root(&plan, root.as_fd())?;
+    seal_root(plan, root.as_fd())?;
     drop(root);
 
     let stdio = std::mem::replace(&mut plan.stdio, Stdio::Terminal { size: None });
