@@ -127,10 +127,14 @@ impl TestEnv {
 
     /// A `ctr` command about to be run: for an input, a variable, a folder, a longer limit.
     pub fn invoke(&self, args: impl IntoArgs) -> Invocation {
-        let args = args.into_args();
+        self.program(ctr_binary(), args)
+    }
+
+    /// Another program about to be run in the same surroundings: the witness, or the neighbour.
+    pub fn program(&self, program: impl Into<PathBuf>, args: impl IntoArgs) -> Invocation {
         let mut invocation = Invocation {
-            program: ctr_binary(),
-            args,
+            program: program.into(),
+            args: args.into_args(),
             variables: Vec::new(),
             cwd: self.dir.path().to_owned(),
             stdin: None,
@@ -372,7 +376,7 @@ impl Invocation {
 
 /// The tar of a base image, made by `scripts/base-images` at the first need and kept in the cache.
 #[track_caller]
-fn base_image(name: &str) -> PathBuf {
+pub fn base_image(name: &str) -> PathBuf {
     let script = source_root().join("scripts/base-images");
     let file = format!("base/{}.tar", name.replace(':', "-"));
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);

@@ -31,7 +31,7 @@ mod user;
 mod wait;
 
 pub use args::IntoArgs;
-pub use env::{Invocation, TestEnv};
+pub use env::{Invocation, TestEnv, base_image};
 pub use finished::Finished;
 pub use leaks::{Leaks, cgroup_mounts, links};
 pub use network::{Namespace, http_get, http_try, udp_ask};
@@ -54,9 +54,21 @@ pub fn ctr_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("CTR_BIN") {
         return PathBuf::from(path);
     }
+    beside_the_test("ctr", "CTR_BIN")
+}
+
+/// The `ctr-runtime` under test: `$CTR_RUNTIME_BIN`, else the one that cargo built beside the test (`-p runtime`).
+pub fn runtime_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("CTR_RUNTIME_BIN") {
+        return PathBuf::from(path);
+    }
+    beside_the_test("ctr-runtime", "CTR_RUNTIME_BIN")
+}
+
+fn beside_the_test(name: &str, variable: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("tests lie in <profile>/deps");
-    let binary = profile.join("ctr");
-    assert!(binary.exists(), "{} is missing: build it, or name another by CTR_BIN", binary.display());
+    let binary = profile.join(name);
+    assert!(binary.exists(), "{} is missing: build it, or name another by {variable}", binary.display());
     binary
 }
