@@ -30,6 +30,7 @@ ifeq ($(NEXTEST),yes)
 else
 	cargo test --workspace --profile e2e --no-fail-fast
 endif
+	@[ "$$(id -u)" -ne 0 ] || scripts/demo
 
 unit: ## The tests beside the code alone: quick, need nothing
 	cargo test --workspace --profile e2e --lib --bins --quiet

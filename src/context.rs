@@ -1,11 +1,12 @@
 //! What every command gets: where the data is, the environment, the output, the engine.
 
-use crate::error::{CliError, describe_io};
+use crate::error::CliError;
 use engine::{Engine, EngineConfig, Identity, RegistrySettings};
 use rustix::termios::{isatty, tcgetwinsize};
 use std::cell::OnceCell;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 /// The command line's surroundings.
@@ -141,11 +142,12 @@ impl Context {
 
     /// Standard output's width in columns, if it is a terminal.
     pub(crate) fn width(&self) -> Option<usize> {
-        let stdout = io::stdout();
-        if !isatty(&stdout) {
-            return None;
-        }
-        tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+        columns(io::stdout())
+    }
+
+    /// Standard error's width in columns, if it is a terminal.
+    pub(crate) fn error_width(&self) -> Option<usize> {
+        columns(io::stderr())
     }
 
     /// Standard error is a terminal: progress may be drawn.
@@ -182,6 +184,14 @@ impl Context {
     }
 }
 
+/// A terminal's width.
+fn columns(stream: impl AsFd) -> Option<usize> {
+    if !isatty(&stream) {
+        return None;
+    }
+    tcgetwinsize(&stream).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// The error of `run`, `create`, `exec` and `start -a`: docker's exit code says who is to blame.
 pub(crate) fn with_exit_code(error: engine::EngineError) -> CliError {
     let code = error.exit_code();
@@ -192,7 +202,7 @@ pub(crate) fn with_exit_code(error: engine::EngineError) -> CliError {
 pub(crate) fn read_stdin(limit: u64) -> Result<Vec<u8>, CliError> {
     use io::Read;
     let mut bytes = Vec::new();
-    let fail = |e: io::Error| CliError::new(format!("cannot read standard input: {}", describe_io(&e)));
+    let fail = |e: io::Error| CliError::new(format!("cannot read standard input: {}", e));
     io::stdin().lock().take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > limit {
         return Err(CliError::new(format!("standard input is longer than {limit} bytes")));

@@ -6,6 +6,9 @@ use std::io;
 
 /// The engine failed before the container's process ran; also every bad flag.
 pub(crate) const ENGINE_FAILED: u8 = 125;
+/// Libraries hand the kernel's words on from many depths; the advice is the same for all.
+const FULL_DISK_HINT: &str =
+    "free some space, with ctr rm, ctr image rm or ctr image prune, or keep the data elsewhere with --root";
 
 /// A failed command. Displayed it is one line without a prefix.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub(crate) struct CliError {
 impl CliError {
     /// An error of exit code 1.
     pub(crate) fn new(message: impl Into<String>) -> CliError {
-        CliError { message: message.into(), hint: None, code: 1, broken_pipe: false, not_found: false }
+        CliError { message: without_numbers(message.into()), hint: None, code: 1, broken_pipe: false, not_found: false }
     }
 
     /// A flag that is unknown or has a bad value: exit code 125.
@@ -30,7 +33,7 @@ impl CliError {
 
     /// `operation` on `subject` failed: `cannot read /x: No such file or directory`.
     pub(crate) fn io(operation: &str, subject: impl fmt::Display, error: &io::Error) -> CliError {
-        let mut made = CliError::new(format!("cannot {operation} {subject}: {}", describe_io(error)));
+        let mut made = CliError::new(format!("cannot {operation} {subject}: {error}"));
         made.broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
         made
     }
@@ -54,7 +57,9 @@ impl CliError {
 
     /// What the user can do about it.
     pub(crate) fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
+        let full = ["No space left on device", "Disk quota exceeded", "database or disk is full"];
+        let is_full = || full.iter().any(|words| self.message.contains(words));
+        self.hint.as_deref().or_else(|| is_full().then_some(FULL_DISK_HINT))
     }
 
     /// The process's exit code.
@@ -79,13 +84,14 @@ impl fmt::Display for CliError {
     }
 }
 
-/// The system's words without Rust's ` (os error 2)`.
-pub(crate) fn describe_io(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
+/// The text without Rust's ` (os error 2)`, which says the same again.
+pub(crate) fn without_numbers(mut text: String) -> String {
+    while let Some(start) = text.find(" (os error ")
+        && let Some(length) = text[start..].find(')')
+    {
+        text.replace_range(start..=start + length, "");
     }
+    text
 }
 
 /// Writing to standard output or standard error failed.

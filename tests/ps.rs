@@ -71,6 +71,10 @@ fn inspect() {
     assert!(env.inspect("ii", "/Config/Env").as_array().unwrap().contains(&"A=1".into()));
     assert!(env.inspect("ii", "/NetworkSettings/Ports/80~1tcp/0/HostPort").as_str().unwrap().parse::<u16>().is_ok());
     env.ctr("inspect -f '{{.State.Status}} {{.Config.Image}}' ii").ok().prints("running busybox");
+    env.ctr("exec ii dd if=/dev/zero of=/written bs=1000 count=5").ok();
+    let sizes = env.ctr("inspect --size ii").ok().json();
+    assert_eq!(sizes[0]["SizeRw"], 5000);
+    assert!(sizes[0]["SizeRootFs"].as_u64().unwrap() > 1_000_000);
     let missing = env.ctr("inspect missing").fails(1).says("No such object: missing");
     assert_eq!(missing.text(), "[]");
 }

@@ -118,7 +118,7 @@ impl Plan {
 }
 
 /// The `from`s an instruction names.
-fn froms(instruction: &Instruction) -> Vec<&str> {
+pub(crate) fn froms(instruction: &Instruction) -> Vec<&str> {
     match instruction {
         Instruction::Copy(copy) => copy.from.as_deref().into_iter().collect(),
         Instruction::Run(run) => run.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),

@@ -1,6 +1,8 @@
 //! What `inspect` shows: docker's JSON of a container.
 
 use crate::config::{ContainerConfig, MountPoint};
+use crate::list::disk_usage;
+use crate::monitor::launch::UPPER;
 use crate::monitor::log::LOG_FILE;
 use crate::net::DEFAULT_NETWORK;
 use crate::{Engine, MountKind, NamespaceMode, NetworkMode, PortSpec, RestartPolicy, Result, State, Status};
@@ -14,8 +16,8 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl Engine {
     /// Docker-shaped JSON: `Id`, `Created`, `Path`, `Args`, `State`, `Image`, `Name`, `HostConfig`, `Mounts`, `Config`,
-    /// `NetworkSettings`, …
-    pub fn inspect(&self, container: &str) -> Result<Value> {
+    /// `NetworkSettings`, … With `sizes` also `SizeRw` and `SizeRootFs`, in bytes; these take a walk through what it wrote.
+    pub fn inspect(&self, container: &str, sizes: bool) -> Result<Value> {
         let row = self.store().container(container)?;
         let folder = self.store().container_dir(&row.id);
         let state = self.observe(&row)?;
@@ -25,7 +27,7 @@ impl Engine {
             _ => None,
         };
         let log_path = if config.spec.log.driver == "none" { None } else { Some(folder.join(LOG_FILE)) };
-        Ok(json!({
+        let mut shown = json!({
             "Id": row.id,
             "Created": row.created.to_string(),
             "Path": config.argv.first(),
@@ -47,12 +49,19 @@ impl Engine {
             "HostConfig": host_config(&config),
             "GraphDriver": { "Name": "overlay", "Data": {
                 "LowerDir": self.lower_dirs(&row),
-                "UpperDir": folder.join("upper"),
+                "UpperDir": folder.join(UPPER),
             }},
             "Mounts": config.mounts.iter().map(mount_json).collect::<Vec<_>>(),
             "Config": container_config(&config),
             "NetworkSettings": network_settings(&config, &state, network.as_ref()),
-        }))
+        });
+        if sizes {
+            let written = disk_usage(&folder.join(UPPER));
+            let image = row.image.as_ref().map(|id| self.store().image(id.as_str())).transpose()?;
+            shown["SizeRw"] = json!(written);
+            shown["SizeRootFs"] = json!(written + image.map_or(0, |image| image.size));
+        }
+        Ok(shown)
     }
 
     fn lower_dirs(&self, row: &ContainerRow) -> String {

@@ -4,9 +4,11 @@
 use crate::{EngineError, Result};
 use jiff::Timestamp;
 use network::PortSpec;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -96,6 +98,8 @@ pub struct State {
 pub(crate) const STATE_VERSION: u32 = 1;
 /// Its name in the container's folder.
 pub(crate) const STATE_FILE: &str = "state.json";
+/// What a state file's size is a multiple of, in bytes: a block of the usual file systems.
+const STATE_BLOCK: usize = 4096;
 /// The largest state file read, in bytes.
 const MAX_STATE_BYTES: u64 = 1 << 20;
 
@@ -118,13 +122,28 @@ impl State {
         }))
     }
 
-    /// Writes it, by rename: a reader sees the old or the new one.
+    /// Writes it: a reader sees the old or the new one. Two files of one size take turns, so that the record of an end needs no space
+    /// that was not taken at the start: a container that fills the disk must still be seen to have ended.
     pub(crate) fn save(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(STATE_FILE);
-        let next = folder.join("state.json.new");
-        let bytes = serde_json::to_vec(self).map_err(|e| EngineError::io("write", &path, io::Error::from(e)))?;
-        std::fs::write(&next, bytes).map_err(|e| EngineError::io("write", &next, e))?;
-        std::fs::rename(&next, &path).map_err(|e| EngineError::io("write", &path, e))
+        let (path, spare) = (folder.join(STATE_FILE), folder.join("state.json.new"));
+        let mut bytes = serde_json::to_vec(self).map_err(|e| EngineError::io("write", &path, io::Error::from(e)))?;
+        bytes.resize(bytes.len().next_multiple_of(STATE_BLOCK), b' ');
+        let write = |to: &Path| {
+            let open = File::options().write(true).create(true).truncate(false).open(to);
+            open.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.set_len(bytes.len() as u64)))
+                .map_err(|e| EngineError::io("write", to, e))
+        };
+        write(&spare)?;
+        match rustix::fs::renameat_with(CWD, &spare, CWD, &path, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(()),
+            Err(Errno::NOENT) => {
+                std::fs::rename(&spare, &path).map_err(|e| EngineError::io("write", &path, e))?;
+                write(&spare)
+            }
+            // A file system without exchange has no turns to take.
+            Err(Errno::INVAL) => std::fs::rename(&spare, &path).map_err(|e| EngineError::io("write", &path, e)),
+            Err(e) => Err(EngineError::io("write", &path, e)),
+        }
     }
 
     /// Whether the monitor it names is really there.

@@ -26,7 +26,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
     let keys = DetachKeys::parse(args.detach_keys.as_deref()).map_err(CliError::flag)?;
-    let config = super::inspection::container(context, &args.container)?;
+    let config = super::inspection::container(context, &args.container, false)?;
     if config["State"]["Paused"].as_bool() == Some(true) {
         return Err(CliError::new("You cannot attach to a paused container, unpause it first"));
     }

@@ -26,18 +26,18 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
     let kind = args.kind.as_deref();
-    inspection::print(context, &args.names, args.format.as_deref(), |context, name| look_up(context, kind, name))
+    inspection::print(context, &args.names, args.format.as_deref(), |context, name| look_up(context, kind, name, args.size))
 }
 
-type LookUp = fn(&Context, &str) -> Result<Value, CliError>;
+type LookUp<'a> = &'a dyn Fn(&Context, &str) -> Result<Value, CliError>;
 
 /// The first kind of thing that has this name.
-fn look_up(context: &Context, kind: Option<&str>, name: &str) -> Result<Value, CliError> {
-    let kinds: [(&str, LookUp); 4] = [
-        ("container", inspection::container),
-        ("image", inspection::image),
-        ("network", inspection::network),
-        ("volume", inspection::volume),
+fn look_up(context: &Context, kind: Option<&str>, name: &str, sizes: bool) -> Result<Value, CliError> {
+    let kinds: [(&str, LookUp<'_>); 4] = [
+        ("container", &|context, name| inspection::container(context, name, sizes)),
+        ("image", &inspection::image),
+        ("network", &inspection::network),
+        ("volume", &inspection::volume),
     ];
     for (_, look_up) in kinds.iter().filter(|(name, _)| kind.is_none_or(|kind| kind == *name)) {
         match look_up(context, name) {

@@ -21,5 +21,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
-    inspection::print(context, &args.names, args.format.as_deref(), inspection::container)
+    let sizes = args.size;
+    inspection::print(context, &args.names, args.format.as_deref(), |context, name| inspection::container(context, name, sizes))
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// A container as docker shows it.
-pub(crate) fn container(context: &Context, name: &str) -> Result<Value, CliError> {
-    Ok(context.engine()?.inspect(name)?)
+pub(crate) fn container(context: &Context, name: &str, sizes: bool) -> Result<Value, CliError> {
+    Ok(context.engine()?.inspect(name, sizes)?)
 }
 
 /// An image as docker shows it.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 /// Show what a container wrote
 #[derive(Parser, Debug)]
 pub(crate) struct Args {
-    /// Show labels and variables given by log options
+    /// Show what log options add to a line (nothing: there are none)
     #[arg(long)]
     details: bool,
     /// Go on until the container ends
@@ -58,7 +58,11 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
     let mut stderr = std::io::stderr();
     for entry in reader {
         let entry = entry?;
-        let stamp = if args.timestamps { format!("{:.9} ", entry.time) } else { String::new() };
+        let mut stamp = if args.timestamps { format!("{:.9} ", entry.time) } else { String::new() };
+        if args.details {
+            // Docker's place for what log options add to each line; there are no such options here.
+            stamp.push(' ');
+        }
         match entry.stream {
             LogStream::Stdout => {
                 context.out().write_all(stamp.as_bytes())?;

@@ -1,7 +1,7 @@
 //! Pulls, with their progress: for `ctr pull`, and for `run` and `create` where an image is missing.
 
 use crate::context::{Context, with_exit_code};
-use crate::error::{CliError, ENGINE_FAILED, describe_io};
+use crate::error::{CliError, ENGINE_FAILED};
 use crate::options::container::ContainerOptions;
 use crate::output::transfer::PullView;
 use engine::{ContainerSpec, Created, PullRequest, Pulled};
@@ -94,7 +94,7 @@ impl<'a> CidFile<'a> {
                 "container ID file found, make sure the other container isn't running or delete {}",
                 path.display()
             ))),
-            Err(e) => Err(CliError::new(format!("cannot create {}: {}", path.display(), describe_io(&e)))),
+            Err(e) => Err(CliError::new(format!("cannot create {}: {}", path.display(), e))),
         }
     }
 

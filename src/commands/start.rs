@@ -40,7 +40,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
     let [name] = &args.containers[..] else {
         return Err(CliError::new("you cannot start and attach multiple containers at once"));
     };
-    let config = super::inspection::container(context, name)?;
+    let config = super::inspection::container(context, name, false)?;
     let has = |field: &str| config["Config"][field].as_bool().unwrap_or_default();
     let mut session = Session::new(args.interactive && has("OpenStdin"), has("Tty"), args.sig_proxy, keys)?;
     session.catch_signals()?;

@@ -1,6 +1,6 @@
 //! `-e`, `--env-file`, `-l` and `--label-file`: lists of NAME=VALUE from the line and from files.
 
-use crate::error::{CliError, describe_io};
+use crate::error::CliError;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -64,7 +64,7 @@ fn read_file(
 ) -> Result<Vec<(String, String)>, CliError> {
     let wrong = |why: String| CliError::flag(format!("invalid {kind} file ({file}): {why}"));
     let open = |path: &str| std::fs::File::open(Path::new(path));
-    let reader = open(file).map_err(|e| CliError::flag(format!("open {file}: {}", describe_io(&e).to_lowercase())))?;
+    let reader = open(file).map_err(|e| CliError::flag(format!("open {file}: {}", e.to_string().to_lowercase())))?;
     if reader.metadata().is_ok_and(|m| m.is_dir()) {
         return Err(CliError::flag(format!("read {file}: is a directory")));
     }
@@ -77,7 +77,7 @@ fn parse(reader: impl Read, lookup: &dyn Fn(&str) -> Option<String>) -> Result<V
     for number in 1.. {
         let mut line = Vec::new();
         let limit = MAX_LINE_BYTES as u64 + 1;
-        let got = reader.by_ref().take(limit).read_until(b'\n', &mut line).map_err(|e| describe_io(&e))?;
+        let got = reader.by_ref().take(limit).read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
         if got == 0 {
             break;
         }

@@ -2,6 +2,7 @@
 
 use super::units::{elapsed, size};
 use crate::context::Context;
+use crate::error::without_numbers;
 use builder::{BuildError, BuildEvent, Built, StepId};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oci::Reference;
@@ -26,7 +27,12 @@ struct State {
     steps: BTreeMap<StepId, Step>,
     started: Instant,
     colours: bool,
+    /// How much of a step's name the live view shows, in characters: a line and its time stay one row of the terminal.
+    name_width: usize,
 }
+
+/// What the live view needs of a row beside the step's name.
+const MARGIN: usize = 24;
 
 enum Mode {
     Quiet,
@@ -59,7 +65,9 @@ impl BuildView {
                 Mode::Live { all, heading }
             }
         };
-        let state = State { mode, steps: BTreeMap::new(), started: Instant::now(), colours: context.colours() };
+        let name_width = context.error_width().unwrap_or(80).saturating_sub(MARGIN).max(MARGIN);
+        let state =
+            State { mode, steps: BTreeMap::new(), started: Instant::now(), colours: context.colours(), name_width };
         state.heading();
         BuildView { state: Mutex::new(state) }
     }
@@ -83,7 +91,7 @@ impl BuildView {
                 state.end(step, &word, cached, None);
             }
             BuildEvent::StepFailed { step, message, duration } => {
-                state.end(step, &format!("ERROR: {message}"), false, Some(duration));
+                state.end(step, &format!("ERROR: {}", without_numbers(message)), false, Some(duration));
             }
             BuildEvent::Warning(_) => {}
         }
@@ -166,7 +174,11 @@ impl State {
         }
     }
 
-    fn start(&mut self, id: StepId, name: String) {
+    fn start(&mut self, id: StepId, mut name: String) {
+        if let (Mode::Live { .. }, Some((end, _))) = (&self.mode, name.char_indices().nth(self.name_width)) {
+            name.truncate(end);
+            name.push('…');
+        }
         let mut step = Step {
             name,
             started: Instant::now(),

@@ -201,17 +201,21 @@ impl Store {
         if !is_id(id) {
             return Err(StoreError::NoSuchContainer(id.to_owned()));
         }
-        let grave = self.db.write("remove a container", |tx| {
-            let grave = self.layout.discard(&self.layout.container(id))?;
-            self.forget_container(tx, id)?;
-            Ok(grave)
-        })?;
-        if let Some(grave) = grave {
+        let forget = |grave: &mut Option<PathBuf>| {
+            self.db.write("remove a container", |tx| {
+                *grave = self.layout.discard(&self.layout.container(id))?;
+                self.forget_container(tx, id)
+            })
+        };
+        let mut grave = None;
+        let forgotten = forget(&mut grave);
+        if let Some(grave) = &grave {
             // The container is gone; what cannot be unlinked now the next sweep tries again.
-            let _ = crate::layout::remove_tree(&grave);
+            let _ = crate::layout::remove_tree(grave);
             let _ = self.sweep();
         }
-        Ok(())
+        // On a full disk the rows can go only once the folder's space is free.
+        if forgotten.is_err() { forget(&mut grave) } else { forgotten }
     }
 
     /// Gives a container another name.

@@ -4,6 +4,7 @@ use super::state::StageState;
 use super::{Build, Step};
 use crate::cache::{Ingredients, Record};
 use crate::instruction::{Instruction, Located, trigger};
+use crate::plan::{Base, froms};
 use crate::step_error::{StepError, StepResult};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,6 +38,9 @@ impl Build<'_> {
         let label = self.plan.stage_label(index);
         let layered = stage.steps.iter().filter(|step| step.instruction.makes_layer()).count();
         let position = Position { stage: &label, number: 1, total: layered + 1 };
+        if let Base::Stage(base) = stage.base {
+            self.stage(base)?;
+        }
         let step = self.start_step(position.name(&stage.from.text));
         let begun = self.begin(index, &step).inspect_err(|error| step.failed(error));
         let (mut state, cached) = begun.map_err(|error| self.fail(error, stage.from.span))?;
@@ -74,6 +78,12 @@ impl Build<'_> {
             let done = self.configure(state, &located.instruction, &mut unset);
             self.warn_unset(located, &unset);
             return done;
+        }
+        // What it takes from is waited for before its clock runs.
+        for text in froms(&located.instruction) {
+            if let Some(source) = self.plan.find_stage(text, stage, located.span)? {
+                self.stage(source)?;
+            }
         }
         let step = self.start_step(position.name(&located.text));
         let cached = match &located.instruction {

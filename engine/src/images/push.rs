@@ -1,4 +1,4 @@
-//! push: layers side by side, then the config, then the manifest – so that a name never points at what is not there.
+//! push: the config, then layers side by side, the manifest last – so that a name never points at what is not there.
 
 use super::workers::{Outcome, Watched};
 use super::{LayerInfo, PushEvent, PushRequest, PushState, Pushed};
@@ -43,18 +43,26 @@ impl Engine {
             size_bytes: layer.blob.as_ref().map_or(0, |blob| blob.size),
         };
         progress(PushEvent::Layers(layers.iter().map(info).collect()));
+        // The small one first: who may not push hears so before minutes of compression.
+        self.send_config(registry, reference, &image.id)?;
         let mut seen = BTreeSet::new();
         let unique: Vec<&Layer<'_>> = layers.iter().filter(|layer| seen.insert(layer.diff_id)).collect();
         let outcome = Arc::new(Outcome::default());
         outcome.run(&unique, |layer| self.send_layer(registry, reference, layer, &outcome, progress))?;
 
         let (descriptor, bytes) = self.store().manifest_of(&image)?;
-        let manifest = parse_manifest(reference, &descriptor, &bytes)?;
-        let mut open = || self.open_blob(&manifest.config.digest);
-        registry.push_blob(reference, &manifest.config, &[], &mut open, &|_| {})?;
         let digest = registry.push_manifest(reference, &descriptor.media_type, &bytes)?;
         self.store().add_repo_digest(&image.id, &reference.at_digest(digest.clone()))?;
         Ok(Pushed { digest, size_bytes: descriptor.size })
+    }
+
+    /// An image's id is its config's digest.
+    fn send_config(&self, registry: &Registry, to: &Reference, id: &Digest) -> Result<()> {
+        let file = self.store().blob(id)?;
+        let size = file.metadata().map_err(|e| EngineError::io("look at the config", id.as_str(), e))?.len();
+        let config = Descriptor::new(oci::MediaType::OCI_CONFIG, id.clone(), size);
+        registry.push_blob(to, &config, &[], &mut || self.open_blob(id), &|_| {})?;
+        Ok(())
     }
 
     /// The image's layers, lowest first, with where else on that registry each may be.

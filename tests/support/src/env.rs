@@ -84,6 +84,17 @@ impl TestEnv {
         env
     }
 
+    /// With the image `busybox`, and a data root that lies on a file system of its own of so many KiB.
+    #[track_caller]
+    pub fn on_a_small_disk(kib: u32) -> TestEnv {
+        let env = TestEnv::empty();
+        let size = format!("-osize={kib}k");
+        let mount = Command::new("mount").args(["-t", "tmpfs", &size, "none"]).arg(env.root()).status();
+        assert!(mount.expect("there is a mount program").success(), "a tmpfs can be mounted");
+        env.import("busybox", r#"CMD ["sh"]"#);
+        env
+    }
+
     /// The engine's data root.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join(if self.user.is_some() { "data/ctr" } else { "root" })
@@ -260,6 +271,10 @@ impl Drop for TestEnv {
             return;
         }
         self.remove_containers();
+        if self.leaks().mounts == [self.root().display().to_string()] {
+            // The small disk.
+            let _ = Command::new("umount").arg(self.root()).status();
+        }
         // A namespace's death takes its veth along a little later, a monitor's last step likewise.
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while !self.leaks().is_empty() && std::time::Instant::now() < deadline {
