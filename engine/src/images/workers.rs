@@ -101,12 +101,19 @@ mod tests {
             .unwrap();
         assert_eq!(done.load(Ordering::SeqCst), 40);
 
-        let done = AtomicUsize::new(0);
-        let error = Outcome::default().run(&jobs, |job| {
-            done.fetch_add(1, Ordering::SeqCst);
-            if *job == 3 { Err(EngineError::Invalid("three".to_owned())) } else { Ok(()) }
+        let begun = AtomicUsize::new(0);
+        let outcome = Outcome::default();
+        let error = outcome.run(&jobs, |job| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            if *job == 3 {
+                return Err(EngineError::Invalid("three".to_owned()));
+            }
+            while !outcome.stopped() {
+                std::thread::yield_now();
+            }
+            Ok(())
         });
         assert_eq!(error.unwrap_err().to_string(), "three");
-        assert!(done.load(Ordering::SeqCst) < 40, "nothing is begun after a failure");
+        assert!(begun.load(Ordering::SeqCst) <= MAX_STREAMS, "nothing is begun after a failure");
     }
 }
