@@ -1,9 +1,9 @@
 //! `ctr` as an ordinary user, who is made for each test.
 
-#![allow(clippy::print_stderr)] // A test that cannot run says so.
+#![allow(clippy::print_stderr, clippy::unwrap_used, clippy::expect_used)] // A test that cannot run says so, or panics.
 
 use std::os::unix::fs::MetadataExt;
-use test_support::TestEnv;
+use test_support::{OpenTun, PATIENCE, Registry, RegistryKind, TestEnv, eventually, http_get, udp_ask, wait_for_exit};
 
 /// Containers need a program with root's powers to have more than one id; says so where it is missing.
 fn has_newuidmap() -> bool {
@@ -50,7 +50,7 @@ fn a_container_lives_through_many_commands() {
     }
     let env = TestEnv::of_user_with_busybox(true);
     env.ctr("run -d --name web --network none busybox sh -c 'echo begun; exec sleep 1000'").ok();
-    env.ctr("logs web").ok().prints("begun");
+    eventually("its output", || (env.ctr("logs web").ok().stdout() == "begun\n").then_some(()));
     env.ctr("ps --format {{.Names}}").ok().prints("web");
     env.ctr("exec web sh -c 'id -u; hostname'").ok();
     env.ctr("exec -u 33 web id -u").ok().prints("33");
@@ -95,7 +95,7 @@ fn a_lost_monitor_takes_its_container_along_and_the_next_command_sees_it() {
     let (monitor, init) = (env.monitor_of("lost"), env.pid_of("lost"));
     let pid = rustix::process::Pid::from_raw(monitor).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    test_support::wait_for_exit(init, test_support::PATIENCE);
+    wait_for_exit(init, PATIENCE);
     env.until_status("lost", "exited");
     env.ctr("start lost").ok();
     env.ctr("exec lost true").ok();
@@ -124,4 +124,134 @@ fn without_further_ids_there_is_one() {
     env.ctr("run --rm --network none -u 33 busybox true").fails(125).says("/etc/subuid");
     env.ctr("run -d --name one --network none busybox sleep 1000").ok();
     env.ctr("exec one id -u").ok().prints("0");
+}
+
+/// Whether a program that connects containers is there, and the device it needs.
+fn has_network(program: &str) -> Option<OpenTun> {
+    let tun = OpenTun::new();
+    let found = std::path::Path::new("/usr/bin").join(program).exists();
+    if tun.is_none() || !found {
+        eprintln!("SKIPPED: {program} or /dev/net/tun is missing");
+    }
+    tun.filter(|_| found)
+}
+
+/// A PATH in which this program is the only one of its kind.
+fn path_with(env: &TestEnv, program: &str) -> std::path::PathBuf {
+    let folder = env.path("programs");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(format!("/usr/bin/{program}"), folder.join(program)).unwrap();
+    folder
+}
+
+#[test]
+fn ports_are_published_and_names_resolved() {
+    let Some(_tun) = has_network("pasta") else { return };
+    let env = TestEnv::of_user_with_busybox(true);
+    let serve = "echo page > /index.html && exec httpd -f -p 80 -h /";
+    env.ctr(["run", "-d", "--name", "web", "-p", "80", "busybox", "sh", "-c", serve]).ok();
+    assert_eq!(http_get(&env.published("web", "80"), "/index.html"), "page\n");
+    // A restart is another monitor, and another free port.
+    env.ctr("restart -t 0 web").ok();
+    assert_eq!(http_get(&env.published("web", "80"), "/index.html"), "page\n");
+    let published = format!("{}:80", env.published("web", "80"));
+    env.ctr(["run", "--rm", "-p", &published, "busybox", "true"]).fails(125).says("port is already allocated");
+    env.ctr("run --rm -p 1:80 busybox true").fails(125).says("ip_unprivileged_port_start");
+    env.ctr("run --rm busybox sh -c 'ip route; cat /etc/hosts'")
+        .ok()
+        .prints("default via 10.0.2.2")
+        .prints("10.0.2.100");
+    env.ctr("rm -f web").ok();
+    env.ctr(["run", "--rm", "-p", &published, "busybox", "true"]).ok();
+}
+
+#[test]
+fn datagrams_come_and_go() {
+    let Some(_tun) = has_network("pasta") else { return };
+    let env = TestEnv::of_user_with_debian(true);
+    let script = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"\", 9))\nwhile True: s.sendto(*s.recvfrom(9000))";
+    env.ctr(["run", "-d", "--name", "echo", "-p", "127.0.0.1::9/udp", "debian:bookworm", "python3", "-c", script]).ok();
+    assert_eq!(udp_ask(&env.published("echo", "9/udp"), "ping"), "ping");
+}
+
+#[test]
+fn an_image_of_many_owners_runs_with_one_id() {
+    let env = TestEnv::of_user_with_debian(false);
+    env.ctr("run --rm --network none debian:bookworm stat -c %u:%g /etc/shadow /usr/bin/wall").ok().prints("0:0");
+    env.build("app", "ctx", "FROM debian:bookworm\nCOPY --chown=33:33 Containerfile /x\nRUN --network=none touch /y\n")
+        .ok();
+}
+
+#[test]
+fn slirp4netns_serves_where_pasta_is_missing() {
+    let Some(_tun) = has_network("slirp4netns") else { return };
+    let env = TestEnv::of_user_with_busybox(true);
+    // pasta is found in /usr/bin all the same, so one that fails stands in its place.
+    let folder = path_with(&env, "slirp4netns");
+    std::os::unix::fs::symlink("/bin/false", folder.join("pasta")).unwrap();
+    let serve = "echo page > /index.html && exec httpd -f -p 80 -h /";
+    let run = env.invoke(["run", "-d", "--name", "web", "-p", "80", "busybox", "sh", "-c", serve]);
+    run.env("PATH", format!("{}:/usr/bin:/bin", folder.display())).run().ok();
+    assert_eq!(http_get(&env.published("web", "80"), "/index.html"), "page\n");
+    env.ctr("exec web ip route").ok().prints("default via 10.0.2.2");
+}
+
+#[test]
+fn a_lost_monitors_network_goes_with_it() {
+    let Some(_tun) = has_network("pasta") else { return };
+    let env = TestEnv::of_user_with_busybox(true);
+    env.ctr("run -d --name lost busybox sleep 1000").ok();
+    let is_pasta = |(_, line): &(i32, String)| line.contains("pasta");
+    let (pasta, _) = env.user().processes().into_iter().find(is_pasta).expect("pasta runs");
+    let monitor = rustix::process::Pid::from_raw(env.monitor_of("lost")).unwrap();
+    rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
+    assert!(wait_for_exit(pasta, PATIENCE));
+}
+
+#[test]
+fn images_are_built_pushed_pulled_and_saved() {
+    let Some(_tun) = has_network("pasta") else { return };
+    let env = TestEnv::of_user_with_busybox(true);
+    let registry = Registry::start(RegistryKind::Plain);
+    let name = format!("{}/team/app:1", registry.address());
+    env.write("app/hello.txt", "hello\n");
+    let file = "FROM busybox\nRUN echo made > /made && rm -r /usr && mkdir /usr && chown 33:44 /made && mknod /pipe p\n\
+                COPY --chown=12:13 hello.txt /hello.txt\nRUN rm /etc/group && ip route > /route\n\
+                USER 33\nCMD cat /made /hello.txt\n";
+    env.build(&name, "app", file).ok();
+    let script = "stat -c %u:%g /made /hello.txt; ls /usr /etc/group; cat /route";
+    let seen = env.ctr(["run", "--rm", "--network", "none", &name, "sh", "-c", script]).either(&[1, 0]).stdout();
+    assert!(seen.starts_with("33:44\n12:13\n/usr:\n") || seen.starts_with("33:44\n12:13\n"), "{seen}");
+    assert!(!seen.contains("/etc/group") && seen.contains("10.0.2.2") && !seen.contains("bin"), "{seen}");
+
+    env.ctr(["push", "--tls-verify=false", &name]).ok();
+    env.ctr(["rmi", "-f", &name]).ok();
+    env.ctr(["pull", "--tls-verify=false", &name]).ok();
+    let pulled = env.ctr(["run", "--rm", "--network", "none", &name, "sh", "-c", script]).either(&[1, 0]).stdout();
+    assert_eq!(pulled, seen);
+
+    // Root makes the same of it: the marks of one kind of store do not get into the image.
+    let roots = TestEnv::new();
+    roots.ctr(["pull", "--tls-verify=false", &name]).ok();
+    assert_eq!(
+        roots.ctr(["run", "--rm", "--network", "none", &name, "sh", "-c", script]).either(&[1, 0]).stdout(),
+        seen
+    );
+    assert_eq!(roots.inspect(&name, "/Id"), env.inspect(&name, "/Id"));
+}
+
+#[test]
+fn volumes_are_filled_and_kept() {
+    if !has_newuidmap() {
+        return;
+    }
+    let env = TestEnv::of_user_with_busybox(true);
+    env.build("app", "ctx", "FROM busybox\nCOPY --chown=33:33 Containerfile /data/file\nRUN --network=none true\n")
+        .ok();
+    env.ctr("run --rm --network none -v kept:/data app sh -c 'stat -c %u /data/file; echo more > /data/more'")
+        .ok()
+        .prints("33");
+    env.ctr("run --rm --network none -v kept:/data busybox cat /data/more").ok().prints("more");
+    env.ctr("volume rm kept").ok();
+    env.ctr("run --rm --network none --tmpfs /scratch busybox touch /scratch/x").ok();
 }

@@ -4,7 +4,7 @@ use crate::config::ContainerConfig;
 use crate::monitor::presence::LastOut;
 use crate::{Engine, EngineError, Result};
 use ipnet::Ipv4Net;
-use network::BridgeNetwork;
+use network::{BridgeNetwork, UserNetwork};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -58,6 +58,12 @@ impl Engine {
             network: network.and_then(|row| serde_json::from_value(row.config).ok()),
             cgroup_parent: self.cgroup_parent(),
         })
+    }
+
+    /// The programs that connect an ordinary user's containers.
+    pub(crate) fn user_network(&self) -> UserNetwork {
+        let find = |name| crate::rootless::find_program(&self.config().search_path, name);
+        UserNetwork { pasta: find("pasta"), slirp4netns: find("slirp4netns") }
     }
 
     /// The default network, chosen at its first use.

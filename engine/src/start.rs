@@ -58,9 +58,11 @@ impl Engine {
 
     fn monitor_request(&self, row: &ContainerRow, config: ContainerConfig, has_client: bool) -> Result<MonitorRequest> {
         let folder = self.store().container_dir(&row.id);
-        let network = match config.spec.network {
-            NetworkMode::Bridge => Some(self.network_request(&row.id, &config)?),
-            _ => None,
+        let rootless = self.config().rootless.is_some();
+        let (network, user_network) = match config.spec.network {
+            NetworkMode::Bridge if rootless => (None, Some(self.user_network())),
+            NetworkMode::Bridge => (Some(self.network_request(&row.id, &config)?), None),
+            _ => (None, None),
         };
         let mut files = folder.clone();
         let mut joined = Vec::new();
@@ -89,9 +91,10 @@ impl Engine {
             cgroup_parent: self.cgroup_parent(),
             last_out: self.last_out(),
             network,
+            user_network,
             joined,
             files,
-            members: self.config().rootless.as_ref().map(|_| crate::rootless::members_file(&self.config().state)),
+            members: rootless.then(|| crate::rootless::members_file(&self.config().state)),
             has_client,
             config,
         })

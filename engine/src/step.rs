@@ -18,6 +18,7 @@ use crate::stubs::Stubs;
 use crate::{
     AttachEvent, AttachOptions, Attached, Engine, EngineError, ExitStatus, LogStream, MountKind, NetworkMode, Result,
 };
+use ::network::UserNetwork;
 use oci::UserSpec;
 use runtime::{CreateRequest, Created, Root, Stdio};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -70,6 +71,8 @@ struct HelperRequest {
     id: String,
     step: StepRequest,
     network: Option<NetworkRequest>,
+    #[serde(default)]
+    user_network: Option<UserNetwork>,
     cgroup: String,
     cgroup_parent: String,
     last_out: Option<LastOut>,
@@ -94,8 +97,10 @@ impl Engine {
         }
         self.sweep_steps();
         let id = store::new_id()?;
+        let rootless = self.config().rootless.is_some();
+        let user_network = (rootless && request.network == NetworkMode::Bridge).then(|| self.user_network());
         let network = match &request.network {
-            NetworkMode::Bridge => {
+            NetworkMode::Bridge if !rootless => {
                 let network = self.default_network()?;
                 let subnet = (network.subnet.network(), network.subnet.prefix_len());
                 // Addresses rotate: this one is not given out again for a long time, though no container holds it.
@@ -111,6 +116,7 @@ impl Engine {
             id,
             step: request.clone(),
             network,
+            user_network,
         };
         let done = run_helper(&helper, output);
         if helper.network.is_some() {
@@ -220,17 +226,17 @@ impl Step<'_> {
     fn launch(&mut self, streams: &mut Streams) -> Result<Created> {
         let step = &self.request.step;
         let config = config(self.request);
+        let folder = self.files();
+        std::fs::create_dir_all(&folder).map_err(|e| EngineError::io("make", &folder, e))?;
         self.network = match (&step.network, &self.request.network) {
             (NetworkMode::None, _) => Network::isolated()?,
             (_, Some(network)) => Network::bridged(network, &self.request.id, &[])?,
-            _ => Network::foreign(),
+            _ => match &self.request.user_network {
+                Some(programs) => Network::of_user(programs, &folder, &[])?,
+                None => Network::foreign(),
+            },
         };
-        let folder = self.files();
-        std::fs::create_dir_all(&folder).map_err(|e| EngineError::io("make", &folder, e))?;
-        let addresses = files::Addresses {
-            own: self.request.network.as_ref().map(|n| n.address),
-            gateway: self.request.network.as_ref().map(|n| n.network.gateway),
-        };
+        let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         if files::write(&folder, &config, addresses)? && self.request.network.is_some() {
             let Step { network, presence, .. } = self;
             network.start_forwarder(|| {

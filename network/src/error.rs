@@ -25,6 +25,20 @@ pub enum NetworkError {
         /// The port that is taken.
         port: u16,
     },
+    /// An ordinary user may not listen on it.
+    #[error(
+        "cannot publish port {port}: an ordinary user may not listen below {first}: publish a higher one, or as root: \
+         sysctl -w net.ipv4.ip_unprivileged_port_start={port}"
+    )]
+    PortReserved {
+        /// The port asked for.
+        port: u16,
+        /// The first one that anybody may listen on.
+        first: u16,
+    },
+    /// There is no network for an ordinary user's container.
+    #[error("bridge networking for an ordinary user: {0}; or use --network host or none")]
+    UserNetwork(String),
     /// The address to publish on is not one of this host's.
     #[error("cannot publish on {address}: not an address of this host")]
     NoSuchAddress {

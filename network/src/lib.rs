@@ -28,6 +28,7 @@ pub mod proxy;
 mod publish;
 mod random;
 mod table;
+pub mod usermode;
 
 pub use bridge::{BridgeNetwork, choose_subnet, ensure, forward_warnings, reload, remove};
 pub use endpoint::{Endpoint, connect, mac_address, new_namespace};
@@ -35,5 +36,6 @@ pub use error::{NetworkError, Result};
 pub use files::{ContainerFiles, FilesRequest, container_files};
 pub use ipnet::Ipv4Net;
 pub use ports::{PortError, PortRange, PortRequest, PortSpec, Protocol, parse_expose, parse_publish};
-pub use proxy::serve_proxy;
-pub use publish::{Lingering, Published, publish, unpublish};
+pub use proxy::{serve_proxy, serve_proxy_within};
+pub use publish::{Lingering, Published, listen, publish, unpublish};
+pub use usermode::UserNetwork;

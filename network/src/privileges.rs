@@ -14,8 +14,8 @@ const NOBODY: u32 = 65534;
 /// no_new_privs the way back through a set-uid program. It dies with its parent.
 pub(crate) fn drop_all() -> Result<()> {
     let parent = rustix::process::getppid();
-    // An ordinary user (rootless) has but one identity.
-    if rustix::process::geteuid().is_root() {
+    // An ordinary user, and root of a namespace with a single id, have but one identity.
+    if rustix::process::geteuid().is_root() && !linux::userns::has_single_id() {
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         nix::unistd::setgroups(&[]).map_err(failed("groups"))?;
         nix::unistd::setresgid(group, group, group).map_err(failed("group"))?;

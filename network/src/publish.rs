@@ -42,9 +42,26 @@ pub struct Lingering(#[allow(dead_code)] Option<OwnedFd>);
 /// Publishes ports of a container: binds the listeners, then adds the map elements in one transaction.
 /// All or nothing: on an error no port stays bound.
 pub fn publish(network: &BridgeNetwork, container: Ipv4Addr, requests: &[PortRequest]) -> Result<Vec<Published>> {
-    if requests.is_empty() {
-        return Ok(Vec::new());
+    let published = bind_all(requests, Some(network.mark))?;
+    if published.is_empty() {
+        return Ok(published);
     }
+    let specs: Vec<PortSpec> = published.iter().map(|one| one.spec.clone()).collect();
+    let failed = || format!("publish ports of {container} in nftables table {}", network.table);
+    filter::with(|filter| {
+        table::add_ports(filter, &network.table, container, &specs)?;
+        forget_old_flows(filter, &specs)
+    })
+    .map_err(during(failed))?;
+    Ok(published)
+}
+
+/// Binds the listeners alone, for a container that no rules lead to: all that comes is served by a proxy.
+pub fn listen(requests: &[PortRequest]) -> Result<Vec<Published>> {
+    bind_all(requests, None)
+}
+
+fn bind_all(requests: &[PortRequest], mark: Option<u32>) -> Result<Vec<Published>> {
     if requests.len() > MANY_PORTS {
         privileges::raise_open_files();
     }
@@ -54,19 +71,11 @@ pub fn publish(network: &BridgeNetwork, container: Ipv4Addr, requests: &[PortReq
     let mut published = Vec::with_capacity(requests.len());
     for index in order {
         if let Some(request) = requests.get(index) {
-            published.push((index, bind(request, network.mark)?));
+            published.push((index, bind(request, mark)?));
         }
     }
     published.sort_by_key(|(index, _)| *index);
-    let published: Vec<Published> = published.into_iter().map(|(_, one)| one).collect();
-    let specs: Vec<PortSpec> = published.iter().map(|one| one.spec.clone()).collect();
-    let failed = || format!("publish ports of {container} in nftables table {}", network.table);
-    filter::with(|filter| {
-        table::add_ports(filter, &network.table, container, &specs)?;
-        forget_old_flows(filter, &specs)
-    })
-    .map_err(during(failed))?;
-    Ok(published)
+    Ok(published.into_iter().map(|(_, one)| one).collect())
 }
 
 /// Removes the map elements and the connection tracking of what was published; the listeners are freed by dropping
@@ -111,7 +120,7 @@ fn width(range: PortRange) -> u32 {
 }
 
 /// Binds what a request asks for: the first free port of its range, or a random one.
-fn bind(request: &PortRequest, mark: u32) -> Result<Published> {
+fn bind(request: &PortRequest, mark: Option<u32>) -> Result<Published> {
     let attempt = |port| {
         let listeners = listeners(request.host_ip, port, request.protocol, mark)?;
         let spec = PortSpec {
@@ -140,6 +149,12 @@ fn bind(request: &PortRequest, mark: u32) -> Result<Published> {
     Err(NetworkError::RangeTaken { first: range.first, last: range.last })
 }
 
+/// The first port that an ordinary user may listen on.
+fn first_free_port() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
 /// The range that the kernel takes ports for outgoing connections from, and docker random published ones.
 fn local_ports() -> PortRange {
     let read = || {
@@ -152,7 +167,7 @@ fn local_ports() -> PortRange {
 }
 
 /// The sockets of one port. None for SCTP, which few kernels have sockets for: it is rewritten, never served.
-fn listeners(address: Option<IpAddr>, port: u16, protocol: Protocol, mark: u32) -> Result<Vec<OwnedFd>> {
+fn listeners(address: Option<IpAddr>, port: u16, protocol: Protocol, mark: Option<u32>) -> Result<Vec<OwnedFd>> {
     let kind = match protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
@@ -160,6 +175,7 @@ fn listeners(address: Option<IpAddr>, port: u16, protocol: Protocol, mark: u32) 
     };
     let failed = |at: IpAddr, call: &'static str, errno: Errno| match errno {
         Errno::ADDRINUSE => NetworkError::PortTaken { address, port },
+        Errno::ACCESS => NetworkError::PortReserved { port, first: first_free_port() },
         Errno::ADDRNOTAVAIL => NetworkError::NoSuchAddress { address: at },
         errno => NetworkError::Kernel {
             operation: format!("{call} for published port {}/{protocol}", SocketAddr::new(at, port)),
@@ -184,14 +200,16 @@ fn listeners(address: Option<IpAddr>, port: u16, protocol: Protocol, mark: u32) 
 
 type Failed = (&'static str, Errno);
 
-fn listener(address: SocketAddr, kind: SocketType, mark: u32) -> Result<OwnedFd, Failed> {
+fn listener(address: SocketAddr, kind: SocketType, mark: Option<u32>) -> Result<OwnedFd, Failed> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, kind, flags, None).map_err(|errno| ("socket", errno))?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true).map_err(|errno| ("IPV6_V6ONLY", errno))?;
     }
-    linux::socket::set_mark(&socket, mark).map_err(|error| ("SO_MARK", error.errno))?;
+    if let Some(mark) = mark {
+        linux::socket::set_mark(&socket, mark).map_err(|error| ("SO_MARK", error.errno))?;
+    }
     if kind == SocketType::DGRAM {
         linux::socket::report_local_address(&socket, address.is_ipv6()).map_err(|error| (error.call, error.errno))?;
     } else {

@@ -1,8 +1,9 @@
 //! /etc/hosts, /etc/hostname and /etc/resolv.conf of a container, written before each start.
 
+use super::request::NetworkRequest;
 use crate::config::ContainerConfig;
 use crate::{EngineError, NetworkMode, Result};
-use network::{ContainerFiles, FilesRequest, container_files};
+use network::{ContainerFiles, FilesRequest, container_files, usermode};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -11,6 +12,19 @@ use std::path::Path;
 pub(crate) struct Addresses {
     pub(crate) own: Option<Ipv4Addr>,
     pub(crate) gateway: Option<Ipv4Addr>,
+    /// A name server of the network's own, for a host whose servers the container cannot reach.
+    pub(crate) name_server: Option<Ipv4Addr>,
+}
+
+impl Addresses {
+    /// On the bridge, in an ordinary user's network, or without one.
+    pub(crate) fn of(bridge: Option<&NetworkRequest>, is_users: bool) -> Addresses {
+        Addresses {
+            own: bridge.map(|bridge| bridge.address).or(is_users.then_some(usermode::ADDRESS)),
+            gateway: bridge.map(|bridge| bridge.network.gateway),
+            name_server: is_users.then_some(usermode::NAME_SERVER),
+        }
+    }
 }
 
 /// Composes and writes the files. Says whether the container needs a resolver of ours.
@@ -19,7 +33,7 @@ pub(crate) fn write(folder: &Path, config: &ContainerConfig, addresses: Addresse
     let own_name = host("/proc/sys/kernel/hostname");
     let hostname = if config.hostname.is_empty() { own_name.trim() } else { &config.hostname };
     let systemd = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-    let files = container_files(&FilesRequest {
+    let request = FilesRequest {
         hostname,
         domainname: config.spec.domainname.as_deref(),
         address: addresses.own,
@@ -32,7 +46,11 @@ pub(crate) fn write(folder: &Path, config: &ContainerConfig, addresses: Addresse
         host_hosts: &host("/etc/hosts"),
         host_resolv_conf: &host("/etc/resolv.conf"),
         systemd_resolv_conf: systemd.as_deref(),
-    })?;
+    };
+    let mut files = container_files(&request)?;
+    if let Some(server) = addresses.name_server.filter(|_| files.needs_forwarder) {
+        files = container_files(&FilesRequest { dns: &[server.into()], ..request })?;
+    }
     let ContainerFiles { hosts, hostname, resolv_conf, needs_forwarder } = files;
     for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv_conf)] {
         let path = folder.join(name);

@@ -155,13 +155,13 @@ impl Monitor {
         self.network = match (&config.spec.network, &self.request.network) {
             (NetworkMode::None, _) => Network::isolated()?,
             (_, Some(request)) => Network::bridged(request, &config.id, &config.publish)?,
-            _ => Network::foreign(),
+            _ => match &self.request.user_network {
+                Some(programs) => Network::of_user(programs, &self.request.run_dir, &config.publish)?,
+                None => Network::foreign(),
+            },
         };
         self.warnings.append(&mut self.network.warnings);
-        let addresses = files::Addresses {
-            own: self.request.network.as_ref().map(|n| n.address),
-            gateway: self.request.network.as_ref().map(|n| n.network.gateway),
-        };
+        let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         let shared = self.request.joined.iter().any(|(kind, _)| *kind == JoinedNamespace::Network);
         if !shared && files::write(&self.request.folder, config, addresses)? && self.request.network.is_some() {
             let Monitor { network, streams, lock, channel, presence, .. } = self;

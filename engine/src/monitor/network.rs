@@ -5,8 +5,9 @@ use super::request::NetworkRequest;
 use crate::Result;
 use linux::process::{Forked, Namespaces, fork_into, reap, send_signal};
 use network::dns::{Forwarder, Resolver};
-use network::{Endpoint, Lingering, PortRequest, PortSpec, Published};
+use network::{Endpoint, Lingering, PortRequest, PortSpec, Published, UserNetwork, usermode};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 const SIGKILL: i32 = 9;
@@ -15,6 +16,8 @@ const SIGKILL: i32 = 9;
 pub(crate) struct Network {
     namespace: Option<OwnedFd>,
     request: Option<NetworkRequest>,
+    /// What connects an ordinary user's container, while it lives.
+    connection: Option<OwnedFd>,
     published: Vec<Published>,
     specs: Vec<PortSpec>,
     /// The child that serves the listeners, while it lives.
@@ -48,6 +51,16 @@ impl Network {
         Ok(Network { namespace: Some(namespace), request, published, specs, warnings, ..Network::default() })
     }
 
+    /// Connected by a program of an ordinary user's own. `folder` is for its start alone.
+    pub(crate) fn of_user(programs: &UserNetwork, folder: &Path, publish: &[PortRequest]) -> Result<Network> {
+        let published = network::listen(publish)?;
+        let namespace = network::new_namespace()?;
+        let connection = programs.connect(namespace.as_fd(), folder)?;
+        let specs = published.iter().map(|port| port.spec.clone()).collect();
+        let (namespace, connection) = (Some(namespace), Some(connection));
+        Ok(Network { namespace, connection, published, specs, ..Network::default() })
+    }
+
     /// The namespace, where it is ours.
     pub(crate) fn namespace(&self) -> Option<BorrowedFd<'_>> {
         self.namespace.as_ref().map(AsFd::as_fd)
@@ -72,13 +85,17 @@ impl Network {
             let _gone = reap(proxy.as_fd());
             return;
         }
-        let Some(request) = &self.request else { return };
         match fork_into(Namespaces::none(), None) {
             Ok(Forked::Parent { pidfd, .. }) => self.proxy = Some(pidfd),
             Ok(Forked::Child) => {
                 in_child();
-                self.namespace = None;
-                let served = network::serve_proxy(std::mem::take(&mut self.published), request.address);
+                let (published, namespace) = (std::mem::take(&mut self.published), self.namespace.take());
+                self.connection = None;
+                let served = match (&self.request, namespace) {
+                    (Some(request), _) => network::serve_proxy(published, request.address),
+                    (None, Some(namespace)) => network::serve_proxy_within(namespace, published, usermode::ADDRESS),
+                    (None, None) => Ok(()),
+                };
                 linux::process::exit_now(u8::from(served.is_err()));
             }
             // No memory for a child: the connection waits for the next turn. (Polling at once again would spin.)
@@ -104,7 +121,8 @@ impl Network {
 
     /// Frees the ports and the namespace; what the kernel takes its time for waits for the drop of this.
     pub(crate) fn tear_down(&mut self) {
-        for child in self.proxy.take().into_iter().chain(self.forwarder.take()) {
+        let children = [self.proxy.take(), self.forwarder.take(), self.connection.take()];
+        for child in children.into_iter().flatten() {
             let _dead = send_signal(child.as_fd(), SIGKILL);
             let _gone = reap(child.as_fd());
         }

@@ -3,7 +3,7 @@
 use super::presence::LastOut;
 use crate::config::ContainerConfig;
 use crate::protocol::Failure;
-use network::{BridgeNetwork, PortSpec};
+use network::{BridgeNetwork, PortSpec, UserNetwork};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ pub(crate) struct MonitorRequest {
     pub(crate) cgroup_parent: String,
     pub(crate) last_out: Option<LastOut>,
     pub(crate) network: Option<NetworkRequest>,
+    /// What connects an ordinary user's container instead.
+    #[serde(default)]
+    pub(crate) user_network: Option<UserNetwork>,
     /// Inits of the containers whose namespaces are joined.
     pub(crate) joined: Vec<(JoinedNamespace, i32)>,
     /// The folder whose hosts, hostname and resolv.conf are used: another container's with `--network container:X`.

@@ -49,6 +49,14 @@ pub fn serve_proxy(published: Vec<Published>, container: Ipv4Addr) -> Result<()>
     serve(relays, Some(IDLE))
 }
 
+/// [`serve_proxy`] from within the container's own namespace, where an ordinary user's bridge would be: the listeners stay the
+/// host's.
+pub fn serve_proxy_within(namespace: OwnedFd, published: Vec<Published>, container: Ipv4Addr) -> Result<()> {
+    crate::usermode::enter(namespace.as_fd())?;
+    drop(namespace);
+    serve_proxy(published, container)
+}
+
 /// A listening socket and where it leads.
 #[derive(Debug)]
 pub(crate) struct Relay {

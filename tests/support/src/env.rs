@@ -95,6 +95,14 @@ impl TestEnv {
         env
     }
 
+    /// [`TestEnv::of_user`] with the image `debian:bookworm`.
+    #[track_caller]
+    pub fn of_user_with_debian(ids: bool) -> TestEnv {
+        let env = TestEnv::of_user(ids);
+        env.import("debian:bookworm", r#"CMD ["bash"]"#);
+        env
+    }
+
     /// The engine's data root.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join(if self.user.is_some() { "data/ctr" } else { "root" })

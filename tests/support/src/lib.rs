@@ -27,6 +27,7 @@ mod network;
 mod registry;
 mod running;
 mod terminal;
+mod tun;
 mod user;
 mod wait;
 
@@ -38,6 +39,7 @@ pub use network::{Namespace, http_get, http_try, udp_ask};
 pub use registry::{Registry, RegistryKind};
 pub use running::Running;
 pub use terminal::Terminal;
+pub use tun::OpenTun;
 pub use user::TestUser;
 pub use wait::{PATIENCE, eventually, wait_for_exit};
 
