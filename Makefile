@@ -9,7 +9,7 @@ PREFIX  ?= /usr/local
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e lint base-images bench install uninstall clean
+.PHONY: help build demo test test-vm unit e2e lint base-images bench install uninstall clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ else
 	cargo test --workspace --profile e2e --no-fail-fast
 endif
 	@[ "$$(id -u)" -ne 0 ] || scripts/demo
+	@scripts/test-vm --if-possible
+
+test-vm: ## Control groups v2 and old kernels: in virtual machines
+	@scripts/test-vm
 
 unit: ## The tests beside the code alone: quick, need nothing
 	cargo test --workspace --profile e2e --lib --bins --quiet
@@ -46,7 +50,7 @@ lint: ## Formatting, clippy, licences and advisories
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed: licences and sources were not checked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/* bench/*.sh .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/* bench/*.sh .ci/run tests/vm/init; \
 	else echo "lint: shellcheck is not installed: the scripts were not checked"; fi
 
 base-images: build ## busybox and debian:bookworm out of Debian's packages, into ctr's store

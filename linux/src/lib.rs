@@ -7,6 +7,7 @@ pub mod file;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
+mod overlay;
 pub mod process;
 pub mod pty;
 pub mod resolve;

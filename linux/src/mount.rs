@@ -2,16 +2,20 @@
 //! descriptor – no path is resolved twice, so nothing can be swapped in between.
 
 use crate::CallError;
+pub use crate::overlay::{OverlayOptions, overlay};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use std::ffi::c_uint;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
+
+/// Messages read of one file system context; the kernel keeps eight.
+const MAX_MESSAGES: usize = 16;
 
 /// Attributes of a mount to set and clear; the values of `MOUNT_ATTR_*`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,19 +145,26 @@ pub fn new_filesystem(
     make(&context, kind, attributes)
 }
 
-fn make(context: &OwnedFd, kind: &str, attributes: u64) -> Result<OwnedFd, CallError> {
+pub(crate) fn make(context: &OwnedFd, kind: &str, attributes: u64) -> Result<OwnedFd, CallError> {
     fsconfig_create(context).map_err(|e| context_error(context, "fsconfig", format!("create {kind}"), e))?;
     let attributes = MountAttrFlags::from_bits_retain(c_uint::try_from(attributes).unwrap_or(0));
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(|e| CallError::new("fsmount", kind, e))
 }
 
-/// The error with what the file system itself said about it.
-fn context_error(context: &OwnedFd, call: &'static str, target: String, errno: Errno) -> CallError {
+/// The error with what the file system itself said about it: the last of its messages, the others are of what was tried before.
+pub(crate) fn context_error(context: &OwnedFd, call: &'static str, target: String, errno: Errno) -> CallError {
     let mut said = [0u8; 512];
-    let text = rustix::io::read(context, &mut said).map(|n| String::from_utf8_lossy(&said[..n]).trim().to_owned());
-    match text {
-        Ok(text) if !text.is_empty() => CallError::new(call, format!("{target} ({text})"), errno),
-        _ => CallError::new(call, target, errno),
+    let mut last = String::new();
+    for _ in 0..MAX_MESSAGES {
+        match rustix::io::read(context, &mut said) {
+            Ok(length @ 1..) => last = String::from_utf8_lossy(&said[..length]).trim().to_owned(),
+            _ => break,
+        }
+    }
+    if last.is_empty() {
+        CallError::new(call, target, errno)
+    } else {
+        CallError::new(call, format!("{target} ({last})"), errno)
     }
 }
 
@@ -206,106 +217,4 @@ pub fn enter_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), CallError> {
 /// Unmounts what is mounted at a path, once nobody uses it any more.
 pub fn unmount_lazily(path: &Path) -> Result<(), CallError> {
     rustix::mount::unmount(path, UnmountFlags::DETACH).map_err(|e| CallError::path("umount2", path, e))
-}
-
-/// What an overlay mount asks for beside its folders.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OverlayOptions {
-    /// Mount read-only even though there is an upper folder.
-    pub read_only: bool,
-    /// `userxattr`: overlay's own marks in `user.overlay.*`, for mounts in a user namespace.
-    pub user_xattr: bool,
-    /// `volatile`: no syncs; for roots that are thrown away.
-    pub volatile: bool,
-}
-
-/// A detached overlay mount. `lowers` are O_PATH descriptors of folders, **lowest layer first** as the
-/// image lists them; `upper` is (upperdir, workdir), None makes a read-only view.
-pub fn overlay(
-    lowers: &[BorrowedFd<'_>],
-    upper: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
-    options: OverlayOptions,
-) -> Result<OwnedFd, CallError> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| CallError::new("fsopen", "overlay", e))?;
-    let _shown = fsconfig_set_string(&context, "source", "overlay");
-    add_lowers(&context, lowers)?;
-    if let Some((upper, work)) = upper {
-        add_folder(&context, "upperdir", upper)?;
-        add_folder(&context, "workdir", work)?;
-    }
-    for (wanted, flag) in [(options.user_xattr, "userxattr"), (options.volatile, "volatile")] {
-        if wanted {
-            fsconfig_set_flag(&context, flag)
-                .map_err(|e| context_error(&context, "fsconfig", format!("overlay option {flag}"), e))?;
-        }
-    }
-    make(&context, "overlay", if options.read_only || upper.is_none() { READ_ONLY } else { 0 })
-}
-
-/// Adds the lower folders, top first as overlay wants them: one by one where the kernel can (6.8), else as one string of
-/// short names relative to /proc/self/fd, because an fsconfig string ends at 256 bytes.
-fn add_lowers(context: &OwnedFd, lowers: &[BorrowedFd<'_>]) -> Result<(), CallError> {
-    for (index, lower) in lowers.iter().rev().enumerate() {
-        match add_folder(context, "lowerdir+", *lower) {
-            Err(error) if index == 0 && error.errno == Errno::INVAL => return add_lowers_as_one(context, lowers),
-            done => done?,
-        }
-    }
-    Ok(())
-}
-
-fn add_lowers_as_one(context: &OwnedFd, lowers: &[BorrowedFd<'_>]) -> Result<(), CallError> {
-    let names: Vec<String> = lowers.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let here = rustix::fs::open(".", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(|e| CallError::path("open", ".", e))?;
-    rustix::process::chdir("/proc/self/fd").map_err(|e| CallError::path("chdir", "/proc/self/fd", e))?;
-    let set = fsconfig_set_string(context, "lowerdir", names.join(":"));
-    let back = rustix::process::fchdir(&here);
-    set.map_err(|e| context_error(context, "fsconfig", format!("overlay with {} layers", lowers.len()), e))?;
-    back.map_err(|e| CallError::path("fchdir", ".", e))
-}
-
-/// Adds a folder by descriptor (6.13), else by its name in /proc/self/fd.
-fn add_folder(context: &OwnedFd, key: &'static str, folder: BorrowedFd<'_>) -> Result<(), CallError> {
-    if fsconfig_set_fd(context, key, folder.as_fd()).is_ok() {
-        return Ok(());
-    }
-    fsconfig_set_string(context, key, format!("/proc/self/fd/{}", folder.as_raw_fd()))
-        .map_err(|e| context_error(context, "fsconfig", format!("overlay option {key}"), e))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use rustix::fs::{Mode, OFlags, openat};
-
-    fn read(root: &OwnedFd, name: &str) -> std::io::Result<String> {
-        let fd = openat(root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        std::io::read_to_string(std::fs::File::from(fd))
-    }
-
-    #[test]
-    fn the_later_layer_wins_and_writes_go_to_the_upper() {
-        let dir = tempfile::tempdir().unwrap();
-        for (folder, text) in [("low", "low"), ("high", "high")] {
-            std::fs::create_dir(dir.path().join(folder)).unwrap();
-            std::fs::write(dir.path().join(folder).join("file"), text).unwrap();
-        }
-        for folder in ["upper", "work"] {
-            std::fs::create_dir(dir.path().join(folder)).unwrap();
-        }
-        let open = |name: &str| crate::resolve::open_root(&dir.path().join(name)).unwrap();
-        let (low, high, upper, work) = (open("low"), open("high"), open("upper"), open("work"));
-        let layers = [low.as_fd(), high.as_fd()];
-
-        let view = overlay(&layers, None, OverlayOptions::default()).unwrap();
-        assert_eq!(read(&view, "file").unwrap(), "high");
-        let flags = OFlags::CREATE | OFlags::WRONLY;
-        assert_eq!(openat(&view, "new", flags, Mode::from_raw_mode(0o644)).unwrap_err(), Errno::ROFS);
-
-        let root = overlay(&layers, Some((upper.as_fd(), work.as_fd())), OverlayOptions::default()).unwrap();
-        openat(&root, "new", flags, Mode::from_raw_mode(0o644)).unwrap();
-        assert!(dir.path().join("upper/new").exists());
-    }
 }

@@ -172,6 +172,15 @@ pub fn unshare(namespaces: Namespaces) -> Result<(), CallError> {
     }
 }
 
+/// Gives this thread a working directory apart from its process's other threads, from now on.
+pub(crate) fn own_working_directory() -> Result<(), CallError> {
+    // SAFETY: only the table of root and working directory stops being shared; memory and descriptors stay as they are.
+    match unsafe { libc::unshare(libc::CLONE_FS) } {
+        0 => Ok(()),
+        _ => Err(CallError::last("unshare", "the working directory")),
+    }
+}
+
 /// Marks every descriptor from `first` on close-on-exec.
 pub fn close_on_exec_from(first: u32) -> Result<(), CallError> {
     const CLOSE_RANGE_CLOEXEC: c_ulong = 4;

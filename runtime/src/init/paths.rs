@@ -6,7 +6,7 @@ use linux::mount::{self, Attributes};
 use linux::{CallError, resolve};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// /dev/null is character device 1:3.
@@ -52,11 +52,12 @@ fn make_read_only(setup: &Setup<'_>, path: &Path) -> Result<(), Failure> {
 #[derive(Default)]
 struct Covers {
     null: Option<OwnedFd>,
+    /// The empty folder, once it covers something: until 6.15 only what is attached can be cloned.
     empty: Option<OwnedFd>,
 }
 
 impl Covers {
-    fn file(&mut self) -> Result<OwnedFd, Failure> {
+    fn cover_file(&mut self, target: BorrowedFd<'_>) -> Result<(), Failure> {
         if self.null.is_none() {
             // The host's: this is still its file system. Verified all the same.
             let null = resolve::open_host(Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)?;
@@ -65,22 +66,23 @@ impl Covers {
             }
             self.null = Some(null);
         }
-        copy(self.null.as_ref())
+        let null = self.null.as_ref().ok_or_else(|| Failure::set_up("no cover"))?;
+        let cover = mount::clone_fd(null.as_fd(), false)?;
+        Ok(mount::attach(cover.as_fd(), target)?)
     }
 
-    fn folder(&mut self) -> Result<OwnedFd, Failure> {
-        if self.empty.is_none() {
-            let attributes = mount::READ_ONLY | mount::NO_SUID | mount::NO_DEV | mount::NO_EXEC;
-            let fresh = mount::new_filesystem("tmpfs", Some("tmpfs"), &[], attributes)?;
-            self.empty = Some(fresh);
-        }
-        copy(self.empty.as_ref())
+    /// Covers a folder; the cover.
+    fn cover_folder(&mut self, target: BorrowedFd<'_>) -> Result<&OwnedFd, Failure> {
+        let cover = match &self.empty {
+            Some(empty) => mount::clone_fd(empty.as_fd(), false)?,
+            None => {
+                let attributes = mount::READ_ONLY | mount::NO_SUID | mount::NO_DEV | mount::NO_EXEC;
+                mount::new_filesystem("tmpfs", Some("tmpfs"), &[], attributes)?
+            }
+        };
+        mount::attach(cover.as_fd(), target)?;
+        Ok(self.empty.get_or_insert(cover))
     }
-}
-
-fn copy(cover: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
-    let cover = cover.ok_or_else(|| Failure::set_up("no cover"))?;
-    Ok(mount::clone_fd(cover.as_fd(), false)?)
 }
 
 fn is_null(fd: &OwnedFd) -> Result<bool, Failure> {
@@ -93,14 +95,14 @@ fn mask(setup: &Setup<'_>, path: &Path, covers: &mut Covers) -> Result<(), Failu
     let Some(target) = target(setup, path)? else { return Ok(()) };
     let stat = rustix::fs::fstat(&target).map_err(|e| CallError::path("fstat", path, e))?;
     let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    let cover = if is_dir { covers.folder()? } else { covers.file()? };
-    mount::attach(cover.as_fd(), target.as_fd())?;
-    let now = resolve::open(setup.root.as_fd(), path, OFlags::PATH)?;
+    let look = || resolve::open(setup.root.as_fd(), path, OFlags::PATH);
     let covered = if is_dir {
-        let tmpfs = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|s| (s.st_dev, s.st_ino));
-        tmpfs(&now).is_ok_and(|found| tmpfs(&cover).is_ok_and(|wanted| wanted == found))
+        let cover = covers.cover_folder(target.as_fd())?;
+        let folder = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|s| (s.st_dev, s.st_ino));
+        folder(look()?.as_fd()).is_ok_and(|found| folder(cover.as_fd()).is_ok_and(|wanted| wanted == found))
     } else {
-        is_null(&now)?
+        covers.cover_file(target.as_fd())?;
+        is_null(&look()?)?
     };
     if covered { Ok(()) } else { Err(Failure::set_up("it stayed visible")) }
 }
@@ -122,7 +124,7 @@ pub(super) fn write_sysctls(setup: &mut Setup<'_>) -> Result<(), Failure> {
 }
 
 /// Writes to a file of our own procfs; nothing mounted over it, no link followed out of it.
-pub(super) fn write_proc(proc: std::os::fd::BorrowedFd<'_>, file: &Path, value: &str) -> Result<(), Errno> {
+pub(super) fn write_proc(proc: BorrowedFd<'_>, file: &Path, value: &str) -> Result<(), Errno> {
     let resolve =
         rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_XDEV | rustix::fs::ResolveFlags::NO_MAGICLINKS;
     let fd = rustix::fs::openat2(proc, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
