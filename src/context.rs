@@ -100,6 +100,9 @@ impl Context {
         (config.rootless, config.search_path) = (rootless, search_path);
         config.registries = RegistrySettings::from_variables(|name| std::env::var_os(name));
         let engine = Engine::open(config)?;
+        if let Some(why) = engine.untold_limit() {
+            self.warn(why);
+        }
         Ok(self.engine.get_or_init(|| engine))
     }
 

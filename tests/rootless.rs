@@ -255,3 +255,93 @@ fn volumes_are_filled_and_kept() {
     env.ctr("volume rm kept").ok();
     env.ctr("run --rm --network none --tmpfs /scratch busybox touch /scratch/x").ok();
 }
+
+#[test]
+fn info_tells_what_a_users_engine_lacks() {
+    if !has_newuidmap() {
+        return;
+    }
+    let env = TestEnv::of_user(true);
+    let info = env.ctr("info").ok();
+    info.prints("Rootless: true").prints("User Ids: 65537");
+    let json = env.ctr("info --format json").ok().json();
+    assert_eq!(json["RootlessLimits"]["UserIds"], 65_537);
+    assert!(json["SecurityOptions"].as_array().unwrap().contains(&"name=rootless".into()));
+
+    // A program that is not installed is named once, and how to get it; a single id does meanwhile.
+    let other = TestEnv::of_user(true);
+    let hide = r#"exec unshare --mount sh -c 'mount --bind /dev/null /usr/bin/newuidmap && exec "$@"' sh "$@""#;
+    let hidden = |args: &str| other.invoke(args).through_shell(hide).run().ok();
+    hidden("images").says("newuidmap is not installed").says("uidmap");
+    assert_eq!(hidden("images").stderr(), "");
+    hidden("info").prints("User Ids: 1").says("newuidmap is not installed");
+    // Nobody is left in the namespace with the single id: the next one has them all.
+    other.ctr("info").ok().prints("User Ids: 65537");
+}
+
+#[test]
+fn a_user_without_ids_learns_how_to_get_them() {
+    let env = TestEnv::of_user(false);
+    env.ctr("images").ok().says("/etc/subuid has no line for").says("usermod --add-subuids");
+    assert_eq!(env.ctr("images").ok().stderr(), "");
+    env.ctr("info").ok().prints("User Ids: 1").says("usermod --add-subuids");
+}
+
+#[test]
+fn a_state_folder_of_somebody_else_is_refused_in_words() {
+    let env = TestEnv::of_user(true);
+    std::fs::create_dir(env.path("roots")).unwrap();
+    let refused = env.invoke("images").env("XDG_RUNTIME_DIR", env.path("roots")).run();
+    refused.fails(1).says("XDG_RUNTIME_DIR").says_it_plainly();
+}
+
+#[test]
+fn limits_without_a_control_group_are_discarded_aloud() {
+    if !has_newuidmap() {
+        return;
+    }
+    let env = TestEnv::of_user_with_busybox(true);
+    let out = env.ctr("run -d --name free --network none -m 64m --cpus 1 busybox sleep 1000").ok();
+    out.says("memory limit").says("cpu limit").says("Limitation discarded.");
+    env.ctr("pause free").fails(1).says("no control group");
+}
+
+#[test]
+fn a_delegated_control_group_is_used() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let v2 =
+        mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).and_then(|line| line.split(' ').nth(1));
+    let Some(v2) = v2.filter(|_| has_newuidmap()) else {
+        eprintln!("SKIPPED: no cgroup v2 is mounted");
+        return;
+    };
+    let env = TestEnv::of_user_with_busybox(true);
+    let user = env.user();
+    let group = std::path::Path::new(v2).join(&user.name);
+    let session = group.join("session");
+    std::fs::create_dir_all(&session).unwrap();
+    for path in [&group, &session] {
+        for file in ["", "cgroup.procs", "cgroup.subtree_control"] {
+            std::os::unix::fs::chown(path.join(file), Some(user.uid), Some(user.gid)).unwrap();
+        }
+    }
+    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", session.display());
+    let inside = |args: &str| env.invoke(args).through_shell(&enter).run();
+    inside("info").ok().prints(&format!("Cgroup: /{}", user.name));
+    inside("run -d --name held --network none busybox sleep 1000").ok();
+    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", env.pid_of("held"))).unwrap();
+    let id = env.ctr("ps -q --no-trunc").ok().text();
+    assert!(own.contains(&format!("0::/{}/ctr-{}/{id}", user.name, env.tag())), "{own}");
+    assert!(inside("top held").ok().stdout().contains("sleep 1000"));
+    inside("exec held true").ok();
+    // From elsewhere its record leads there.
+    env.ctr("pause held").ok();
+    env.until_status("held", "paused");
+    env.ctr("unpause held").ok();
+    env.ctr("exec held true").ok();
+    inside("rm -f held").ok();
+    eventually("the groups' removal", || {
+        let gone = std::fs::remove_dir(&session).is_ok() || !session.exists();
+        (gone && std::fs::remove_dir(&group).is_ok()).then_some(())
+    });
+}

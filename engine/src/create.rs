@@ -21,6 +21,10 @@ impl Engine {
     pub fn create(&self, spec: &ContainerSpec) -> Result<Created> {
         let mut warnings = Vec::new();
         check(spec, &mut warnings)?;
+        if spec.cgroup_parent.is_some() && self.config().rootless.is_some() {
+            warnings
+                .push("--cgroup-parent is ignored: an ordinary user's groups are where they were delegated".to_owned());
+        }
         let image = self.store().image(&spec.image)?;
         let id = store::new_id()?;
         let mut config = config::merge(&id, image.id.as_str(), &image.config, spec)?;

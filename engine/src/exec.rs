@@ -106,9 +106,9 @@ impl Engine {
         let request = HelperRequest {
             spec: spec.clone(),
             init,
-            cgroup: self.cgroup_of(&row.id, Some(&config)),
+            cgroup: self.recorded_cgroup(&row.id, Some(&config), &state),
             config,
-            cgroup_parent: self.cgroup_parent(),
+            cgroup_parent: self.monitors_parent(),
             record: self.record_path(&row.id, &id),
             attached: attach.is_some(),
             id,

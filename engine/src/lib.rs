@@ -43,7 +43,7 @@ pub use list::{ContainerSummary, ListFilter};
 pub use logs::{LogEntry, LogOptions, LogReader, LogStream};
 pub use network::{PortRange, PortRequest, PortSpec, Protocol};
 pub use registry_client::Kept;
-pub use rootless::{Identity, Rootless, enter_user_namespace};
+pub use rootless::{Identity, Rootless, RootlessLimits, enter_user_namespace};
 pub use spec::{
     ContainerSpec, DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE_BYTES, DeviceSpec, LogConfig, MountKind, MountSpec,
     NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit,

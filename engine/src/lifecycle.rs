@@ -211,7 +211,7 @@ impl Engine {
             return Err(EngineError::NotRunning(row.id));
         }
         let config = ContainerConfig::load(&self.store().container_dir(&row.id))?;
-        let cgroup = Cgroup::open(&self.cgroup_of(&row.id, Some(&config)))?;
+        let cgroup = Cgroup::open(&self.recorded_cgroup(&row.id, Some(&config), &state))?;
         let pids = match state.init {
             // No group of its own: its processes are those of its pid namespace.
             Some(init) if cgroup.path().is_empty() => crate::top::in_pid_namespace_of(init.pid),

@@ -2,7 +2,7 @@
 
 use crate::config::ContainerConfig;
 use crate::monitor::presence::LastOut;
-use crate::{Engine, EngineError, Result};
+use crate::{Engine, EngineError, Result, State};
 use ipnet::Ipv4Net;
 use network::{BridgeNetwork, UserNetwork};
 use std::fs::File;
@@ -26,7 +26,8 @@ impl Engine {
     /// Empty: they have none of their own.
     pub(crate) fn cgroup_parent(&self) -> String {
         if self.config().rootless.is_some() {
-            return String::new();
+            let place = crate::monitor::cgroups::delegated();
+            return place.map(|place| format!("{}/ctr-{}", place.trim_end_matches('/'), self.tag)).unwrap_or_default();
         }
         if self.tag.is_empty() { "/ctr".to_owned() } else { format!("/ctr-{}", self.tag) }
     }
@@ -34,12 +35,26 @@ impl Engine {
     /// A container's control group: below `--cgroup-parent`, else below that of the root.
     pub(crate) fn cgroup_of(&self, id: &str, config: Option<&ContainerConfig>) -> String {
         if self.config().rootless.is_some() {
-            return String::new();
+            return match self.cgroup_parent() {
+                parent if parent.is_empty() => parent,
+                parent => format!("{parent}/{id}"),
+            };
         }
         match config.and_then(|config| config.spec.cgroup_parent.as_ref()) {
             Some(parent) => format!("/{}/{id}", parent.trim_matches('/')),
             None => format!("{}/{id}", self.cgroup_parent()),
         }
+    }
+
+    /// The same of one that has run: it is where it was when it was started.
+    pub(crate) fn recorded_cgroup(&self, id: &str, config: Option<&ContainerConfig>, state: &State) -> String {
+        state.cgroup.clone().unwrap_or_else(|| self.cgroup_of(id, config))
+    }
+
+    /// Below which monitors and helpers move out of their callers' groups. Empty: they stay, for an ordinary user could not
+    /// remove a group that he is in himself.
+    pub(crate) fn monitors_parent(&self) -> String {
+        if self.config().rootless.is_some() { String::new() } else { self.cgroup_parent() }
     }
 
     /// The folder of a container's socket.

@@ -58,7 +58,8 @@ impl Engine {
     pub(crate) fn clear_leftovers(&self, id: &str) -> Result<()> {
         remove_run_dir(&self.run_dir(id));
         let config = ContainerConfig::load(&self.store().container_dir(id)).ok();
-        let cgroup = Cgroup::open(&self.cgroup_of(id, config.as_ref()))?;
+        let state = State::load(&self.store().container_dir(id))?;
+        let cgroup = Cgroup::open(&self.recorded_cgroup(id, config.as_ref(), &state))?;
         if !cgroup.exists() {
             return Ok(());
         }

@@ -6,7 +6,7 @@
 //! whoever of them is alive, and makes a new namespace where nobody is. So there is nothing to lose in a crash.
 
 use crate::state::boot_id;
-use crate::{EngineError, ProcessId, Result};
+use crate::{Engine, EngineError, ProcessId, Result};
 use linux::process::{Namespaces, unshare};
 use linux::userns::{self, IdRange};
 use rustix::io::Errno;
@@ -40,6 +40,21 @@ pub struct Rootless {
     pub single_id: Option<String>,
 }
 
+/// How far an ordinary user's engine reaches, for `info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootlessLimits {
+    /// Ids of users that containers have.
+    pub ids: u64,
+    /// Why they have but one, and what to do about it.
+    pub single_id: Option<String>,
+    /// The program that connects containers; None: there is only `--network none` and `host`.
+    pub network: Option<String>,
+    /// Where control groups are made; None: limits are not applied.
+    pub cgroup: Option<String>,
+    /// What can be limited there.
+    pub controllers: Vec<String>,
+}
+
 /// Who wants an engine, and where its files are.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -65,6 +80,35 @@ pub fn enter_user_namespace(identity: &Identity) -> Result<Option<Rootless>> {
     unshare(Namespaces::MOUNT)?;
     members.add_self()?;
     Ok(Some(Rootless::here(identity)))
+}
+
+impl Engine {
+    /// None: it is root's.
+    pub fn rootless_limits(&self) -> Option<RootlessLimits> {
+        let rootless = self.config().rootless.clone()?;
+        let programs = self.user_network();
+        let program = [(programs.pasta, "pasta"), (programs.slirp4netns, "slirp4netns")];
+        let cgroup = crate::monitor::cgroups::delegated();
+        Some(RootlessLimits {
+            ids: rootless.ids,
+            single_id: rootless.single_id,
+            network: program.into_iter().find_map(|(path, name)| path.map(|_| name.to_owned())),
+            controllers: cgroup.as_deref().map(crate::monitor::cgroups::controllers).unwrap_or_default(),
+            cgroup,
+        })
+    }
+
+    /// Why containers have a single id, the first time that anybody asks since the machine was started.
+    pub fn untold_limit(&self) -> Option<String> {
+        let why = self.config().rootless.as_ref()?.single_id.clone()?;
+        let told = self.config().state.join("single-id");
+        if std::fs::read_to_string(&told).is_ok_and(|boot| boot == boot_id()) {
+            return None;
+        }
+        // Where it can't be noted it is told again.
+        let _untold = std::fs::write(&told, boot_id());
+        Some(why)
+    }
 }
 
 /// Writes down that this process, which will outlive the command that started it, is in the namespace too.

@@ -88,7 +88,7 @@ impl Engine {
             trash: self.root().join("trash"),
             layers: self.store().container_layers(row)?,
             cgroup: self.cgroup_of(&row.id, Some(&config)),
-            cgroup_parent: self.cgroup_parent(),
+            cgroup_parent: self.monitors_parent(),
             last_out: self.last_out(),
             network,
             user_network,

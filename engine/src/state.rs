@@ -90,6 +90,8 @@ pub struct State {
     pub stopped_by_user: bool,
     /// Its address in the default network.
     pub address: Option<Ipv4Addr>,
+    /// Its control group; empty: none of its own. None: an older monitor's, where the engine would put it.
+    pub cgroup: Option<String>,
     /// Its published ports as they came to be.
     pub ports: Vec<PortSpec>,
 }

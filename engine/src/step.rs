@@ -111,7 +111,7 @@ impl Engine {
         };
         let helper = HelperRequest {
             cgroup: self.step_cgroup(&id),
-            cgroup_parent: self.cgroup_parent(),
+            cgroup_parent: self.monitors_parent(),
             last_out: self.last_out(),
             id,
             step: request.clone(),

@@ -77,7 +77,13 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
     let membership = request.cgroup.membership()?;
     let namespaces = foreign_namespaces(request.init_pid)?;
     let (ours, theirs) = channel::pair()?;
-    let fork = || linux::process::fork_into(Namespaces::none(), membership.v2());
+    let fork = || match linux::process::fork_into(Namespaces::none(), membership.v2()) {
+        // An ordinary user can't come to a group from everywhere; the process stays in the caller's.
+        Err(error) if error.errno == Errno::ACCESS && !linux::userns::is_initial() => {
+            linux::process::fork_into(Namespaces::none(), None)
+        }
+        forked => forked,
+    };
     let helper = match in_pid_namespace(None, fork)? {
         Forked::Child => {
             let sibling = enter(&request, &membership, namespaces, theirs.as_fd());

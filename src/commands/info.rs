@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::output::format::{compile, template_error};
 use crate::output::units;
 use clap::Parser;
-use engine::{ListFilter, Status};
+use engine::{ListFilter, RootlessLimits, Status};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -37,7 +37,12 @@ fn facts(context: &Context) -> Result<Value, CliError> {
     let running = count(Status::Running) + count(Status::Restarting);
     let uname = rustix::system::uname();
     let host = oci::Platform::host();
+    let limits = engine.rootless_limits();
     Ok(json!({
+        "Rootless": limits.is_some(),
+        "SecurityOptions": security_options(limits.is_some()),
+        "RootlessLimits": limits.as_ref().map(rootless_limits),
+        "Warnings": limits.as_ref().map(warnings).unwrap_or_default(),
         "ServerVersion": env!("CARGO_PKG_VERSION"),
         "Containers": containers.len(),
         "ContainersRunning": running,
@@ -88,7 +93,54 @@ fn show(context: &mut Context, info: &Value) -> Result<(), CliError> {
         };
         context.print(format_args!("{title}: {value}"))?;
     }
+    if let Value::Object(limits) = &info["RootlessLimits"] {
+        context.print("Rootless: true")?;
+        for (title, field) in [("User Ids", "UserIds"), ("Network", "Network"), ("Cgroup", "Cgroup")] {
+            let value = limits.get(field).map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+            context.print(format_args!(" {title}: {}", value.unwrap_or_default()))?;
+        }
+    }
+    for warning in info["Warnings"].as_array().into_iter().flatten() {
+        context.warn(warning.as_str().unwrap_or_default());
+    }
     Ok(())
+}
+
+/// As docker names what confines containers.
+fn security_options(is_rootless: bool) -> Vec<&'static str> {
+    let rootless = is_rootless.then_some("name=rootless");
+    ["name=seccomp,profile=builtin"].into_iter().chain(rootless).chain(["name=cgroupns"]).collect()
+}
+
+fn rootless_limits(limits: &RootlessLimits) -> Value {
+    json!({
+        "UserIds": limits.ids,
+        "Network": limits.network.as_deref().unwrap_or("none"),
+        "Cgroup": limits.cgroup.as_deref().unwrap_or("none"),
+        "Controllers": limits.controllers,
+    })
+}
+
+/// What containers of this user lack, and what would give it to them.
+fn warnings(limits: &RootlessLimits) -> Vec<String> {
+    let mut warnings: Vec<String> = limits.single_id.iter().cloned().collect();
+    if limits.network.is_none() {
+        warnings.push("no network but --network none and host: install pasta (Debian: passt) or slirp4netns".to_owned());
+    }
+    if limits.cgroup.is_none() {
+        warnings.push(
+            "limits are not applied and containers can't be paused: no control group (v2) was delegated to this user; \
+             with systemd: systemd-run --user --scope ctr ..."
+                .to_owned(),
+        );
+        return warnings;
+    }
+    for (controller, what) in [("memory", "memory"), ("cpu", "CPU"), ("pids", "process")] {
+        if !limits.controllers.iter().any(|name| name == controller) {
+            warnings.push(format!("No {what} limit support: the {controller} controller was not delegated"));
+        }
+    }
+    warnings
 }
 
 /// The version whose hierarchy has the controllers.

@@ -23,6 +23,28 @@ pub(crate) fn leave_caller(parent: &str) {
     }
 }
 
+/// Where an ordinary user may make groups: beside his own group, or below it. Only version 2 can be given to him.
+pub(crate) fn delegated() -> Option<String> {
+    let memberships = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = Path::new(memberships.lines().find_map(|line| line.strip_prefix("0::"))?);
+    let mount = hierarchy(&mounts(), "")?;
+    let is_ours = |group: &&Path| {
+        let folder = below(&mount, &group.to_string_lossy());
+        let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+        writable(&folder) && writable(&folder.join("cgroup.procs"))
+    };
+    // Beside it there are no processes in the parent, so controllers can be handed down.
+    let place = own.parent().into_iter().chain([own]).find(is_ours)?;
+    Some(place.to_string_lossy().into_owned())
+}
+
+/// Controllers that groups in a place can have.
+pub(crate) fn controllers(place: &str) -> Vec<String> {
+    let file = hierarchy(&mounts(), "").map(|mount| below(&mount, place).join("cgroup.controllers"));
+    let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    text.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
 /// Removes the parent of all containers of a root whose last one has gone. What is still in use stays.
 pub(crate) fn remove_parent(parent: &str) {
     if parent.is_empty() {

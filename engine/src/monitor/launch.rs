@@ -62,6 +62,9 @@ pub(crate) fn create(
     let owner = (user.uid, user.gid);
     let input = SpecInput { config, user, groups, files: &request.files, joined: &joined };
     let (spec, mut warnings) = ocispec::build(&input)?;
+    if request.cgroup.is_empty() {
+        warnings.extend(ocispec::unlimited(&spec));
+    }
     let (stdio, pipes) = if config.spec.tty {
         (Stdio::Terminal { size: streams.initial_size() }, None)
     } else {

@@ -187,6 +187,7 @@ impl Monitor {
         self.state.oom_killed = false;
         self.state.address = self.request.network.as_ref().map(|n| n.address);
         self.state.ports = self.network.specs().to_vec();
+        self.state.cgroup = Some(self.request.cgroup.clone());
         let recorded = self.state.save(&self.request.folder);
         if let Err(error) = recorded.and_then(|()| Ok(created.start()?)) {
             let _killed = send_signal(created.pidfd.as_fd(), SIGKILL);
@@ -284,6 +285,11 @@ impl Monitor {
         match (pause, self.state.status) {
             (true, Status::Paused) => return Err(EngineError::State(format!("Container {id} is already paused"))),
             (false, Status::Running) => return Err(EngineError::State(format!("Container {id} is not paused"))),
+            (true, _) if created.cgroup.path().is_empty() => {
+                return Err(EngineError::State(format!(
+                    "cannot pause container {id}: no control group was delegated to this user (see ctr info)"
+                )));
+            }
             (true, _) => created.cgroup.freeze()?,
             (false, _) => created.cgroup.thaw()?,
         }

@@ -4,7 +4,7 @@ use super::privileges::device;
 use crate::{ContainerSpec, EngineError, Result, Ulimit};
 use oci_spec::runtime::{
     Linux, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType,
+    PosixRlimitType, Spec,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -86,6 +86,20 @@ pub(super) fn devices(asked: &ContainerSpec, linux: &mut Linux) -> Result<()> {
     resources.set_devices(Some(rules));
     linux.set_resources(Some(resources)).set_devices(Some(devices));
     Ok(())
+}
+
+/// What to say of the limits of a container that has no control group.
+pub(crate) fn unlimited(spec: &Spec) -> Vec<String> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let Some(resources) = resources else { return Vec::new() };
+    let asked = [
+        ("memory", resources.memory().is_some()),
+        ("cpu", resources.cpu().is_some()),
+        ("pids", resources.pids().is_some()),
+        ("block I/O", resources.block_io().is_some()),
+    ];
+    let say = |what| format!("{what} limit: no control group was delegated to this user. Limitation discarded.");
+    asked.into_iter().filter(|(_, asked)| *asked).map(|(what, _)| say(what)).collect()
 }
 
 /// `c 1:* rwm`

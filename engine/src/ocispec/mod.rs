@@ -3,7 +3,7 @@
 mod limits;
 mod privileges;
 
-pub(crate) use limits::rlimits;
+pub(crate) use limits::{rlimits, unlimited};
 pub(crate) use privileges::confine;
 
 use crate::config::{ContainerConfig, MountPoint};

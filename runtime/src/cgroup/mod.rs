@@ -80,7 +80,7 @@ impl Cgroup {
         resources: Option<&LinuxResources>,
         warnings: &mut Vec<String>,
     ) -> Result<Cgroup, RuntimeError> {
-        let cgroup = Cgroup::open(path)?;
+        let mut cgroup = Cgroup::open(path)?;
         if cgroup.folders.is_empty() {
             warnings.push("no control groups are mounted on this machine: nothing is limited".to_owned());
         }
@@ -90,6 +90,10 @@ impl Cgroup {
         let made = cgroup.make_folders().and_then(|()| {
             let Some(resources) = resources else { return Ok(()) };
             warnings.extend(cgroup.update(resources)?);
+            if !linux::userns::is_initial() {
+                // Only root may load the program, and nobody in here may make a device.
+                return Ok(());
+            }
             devices::limit(&cgroup, resources.devices().as_deref().unwrap_or_default(), warnings)
         });
         if let Err(error) = made {
@@ -100,20 +104,33 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    fn make_folders(&self) -> Result<(), RuntimeError> {
+    fn make_folders(&mut self) -> Result<(), RuntimeError> {
+        let mut others = Vec::new();
         for folder in &self.folders {
-            let mut tries = 0;
-            while let Err(error) = self.make_folder(folder) {
-                // A neighbour on its way out took the common parent along: again, from the top.
-                let parent_gone =
-                    matches!(&error, RuntimeError::File { source, .. } if source.kind() == ErrorKind::NotFound);
-                tries += 1;
-                if !parent_gone || tries > MAKE_TRIES {
-                    return Err(error);
-                }
+            if !self.make_in(folder)? {
+                others.push(folder.clone());
             }
         }
+        self.folders.retain(|folder| !others.contains(folder));
         Ok(())
+    }
+
+    /// False: in a hierarchy that is not this user's. Only some are handed to ordinary ones.
+    fn make_in(&self, folder: &Folder) -> Result<bool, RuntimeError> {
+        let mut tries = 0;
+        while let Err(error) = self.make_folder(folder) {
+            let kind = if let RuntimeError::File { source, .. } = &error { Some(source.kind()) } else { None };
+            let refused = matches!(kind, Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem));
+            if refused && !linux::userns::is_initial() {
+                return Ok(false);
+            }
+            // A neighbour on its way out took the common parent along: again, from the top.
+            tries += 1;
+            if kind != Some(ErrorKind::NotFound) || tries > MAKE_TRIES {
+                return Err(error);
+            }
+        }
+        Ok(true)
     }
 
     /// The group in one hierarchy, with the groups above it.
