@@ -239,6 +239,8 @@ fn execute(request: &HelperRequest, streams: &mut Streams) -> Result<Executed> {
     };
     let mut executed = runtime::exec(ExecRequest {
         id: &request.config.id,
+        bundle: Path::new("/"),
+        linux: None,
         init: init.as_fd(),
         init_pid,
         process: &process,

@@ -11,6 +11,7 @@ mod overlay;
 pub mod process;
 pub mod pty;
 pub mod resolve;
+pub mod schedule;
 pub mod seccomp;
 pub mod selfexe;
 pub mod signal;

@@ -3,14 +3,14 @@
 
 use crate::CallError;
 pub use crate::overlay::{OverlayOptions, overlay};
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use std::ffi::c_uint;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
 
@@ -44,6 +44,8 @@ pub const NO_ATIME: u64 = 0x10;
 pub const STRICT_ATIME: u64 = 0x20;
 /// MOUNT_ATTR_NODIRATIME
 pub const NO_DIR_ATIME: u64 = 0x80;
+/// MOUNT_ATTR_IDMAP
+const ID_MAP: u64 = 0x10_0000;
 /// MOUNT_ATTR_NOSYMFOLLOW
 pub const NO_SYMFOLLOW: u64 = 0x20_0000;
 
@@ -83,31 +85,36 @@ struct MountAttr {
 
 /// Changes the attributes of the mount a descriptor stands on, and of all below it if `recursive`.
 pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> Result<(), CallError> {
-    setattr(mount, c"", attributes, recursive).map_err(|e| CallError::new("mount_setattr", "", e))
+    let Attributes { set, clear, propagation } = attributes;
+    change(mount, &MountAttr { set, clear, propagation, user_namespace: 0 }, recursive)
+        .map_err(|e| CallError::new("mount_setattr", "", e))
 }
 
 /// Changes the propagation of the whole mount tree of this namespace.
 pub fn set_propagation_of_all(propagation: u64) -> Result<(), CallError> {
-    setattr(CWD, c"/", Attributes::propagation(propagation), true).map_err(|e| CallError::new("mount_setattr", "/", e))
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| CallError::path("open", "/", e))?;
+    set_attributes(root.as_fd(), Attributes::propagation(propagation), true)
 }
 
-fn setattr(dir: BorrowedFd<'_>, path: &std::ffi::CStr, change: Attributes, recursive: bool) -> Result<(), Errno> {
-    let attr = MountAttr { set: change.set, clear: change.clear, propagation: change.propagation, user_namespace: 0 };
-    let mut flags = 0;
-    if path.is_empty() {
-        flags |= libc::AT_EMPTY_PATH;
-    }
-    if recursive {
-        flags |= libc::AT_RECURSIVE;
-    }
+/// Makes the files of a detached mount (and of all below it if `recursive`) appear as those that the user namespace maps
+/// their owners to (5.12). EINVAL where the file system can't, EPERM where the mount is attached already.
+pub fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<(), CallError> {
+    let user_namespace = u64::from(namespace.as_raw_fd().unsigned_abs());
+    change(mount, &MountAttr { set: ID_MAP, clear: 0, propagation: 0, user_namespace }, recursive)
+        .map_err(|e| CallError::new("mount_setattr", "MOUNT_ATTR_IDMAP", e))
+}
+
+fn change(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Result<(), Errno> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string and the attributes are of the size given.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            dir.as_raw_fd(),
-            path.as_ptr(),
+            mount.as_raw_fd(),
+            c"".as_ptr(),
             flags,
-            ptr::from_ref(&attr),
+            ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };
@@ -212,6 +219,35 @@ pub fn enter_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), CallError> {
         Err(errno) => return Err(at("pivot_root")(errno)),
     }
     rustix::process::chdir("/").map_err(at("chdir"))
+}
+
+/// The root of this mount namespace where it is not this process's own: None unless this process lives in a chroot.
+///
+/// What is mounted over such a `/` can be left again by `..` from the mount below, so a container must not be put there.
+pub fn namespace_root() -> Result<Option<OwnedFd>, CallError> {
+    let at = |call| move |errno| CallError::new(call, "/", errno);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let own = rustix::fs::open("/", flags, Mode::empty()).map_err(at("open"))?;
+    let stat = rustix::fs::statx(&own, c"", AtFlags::EMPTY_PATH, StatxFlags::empty()).map_err(at("statx"))?;
+    if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(None);
+    }
+    let here = rustix::fs::open(".", flags, Mode::empty()).map_err(at("open"))?;
+    let this = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
+        .map_err(at("pidfd_open"))?;
+    // Entering the namespace one is in leads to its root.
+    crate::process::join_process(this.as_fd(), crate::process::Namespaces::MOUNT)?;
+    let root = rustix::fs::open("/", flags, Mode::empty()).map_err(at("open"))?;
+    change_root(own.as_fd())?;
+    rustix::process::fchdir(&here).map_err(at("fchdir"))?;
+    Ok(Some(root))
+}
+
+/// Makes a folder the root and the working directory of this process.
+pub fn change_root(root: BorrowedFd<'_>) -> Result<(), CallError> {
+    let at = |call| move |errno| CallError::new(call, "/", errno);
+    rustix::process::fchdir(root).map_err(at("fchdir"))?;
+    rustix::process::chroot(".").map_err(at("chroot"))
 }
 
 /// Unmounts what is mounted at a path, once nobody uses it any more.

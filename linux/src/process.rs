@@ -338,6 +338,28 @@ pub fn new_session_keyring(name: &CStr) -> Result<(), CallError> {
     }
 }
 
+/// What the session keyring of this process is called.
+pub fn session_keyring() -> Result<String, CallError> {
+    const KEYCTL_DESCRIBE: c_int = 6;
+    const KEY_SPEC_SESSION_KEYRING: c_int = -3;
+    let mut text = [0u8; 512];
+    // SAFETY: the kernel writes at most the length given.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING, text.as_mut_ptr(), text.len())
+    };
+    let Ok(length) = usize::try_from(answer) else { return Err(CallError::last("keyctl", "describe")) };
+    let text = String::from_utf8_lossy(&text[..length.min(text.len())]).into_owned();
+    // type;uid;gid;permissions;description
+    Ok(text.trim_end_matches('\0').splitn(5, ';').nth(4).unwrap_or_default().to_owned())
+}
+
+/// The execution domain of this process.
+pub fn personality() -> Result<u32, CallError> {
+    // SAFETY: this value only asks.
+    let answer = unsafe { libc::personality(0xffff_ffff) };
+    u32::try_from(answer).map_err(|_| CallError::last("personality", ""))
+}
+
 /// Sets the execution domain (`uname` machine, address layout) of this process.
 pub fn set_personality(persona: u32) -> Result<(), CallError> {
     // SAFETY: personality changes kernel state of this process only.

@@ -143,6 +143,7 @@ pub fn open_host(path: &Path, flags: OFlags) -> Result<OwnedFd, CallError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -166,5 +167,31 @@ mod tests {
         assert!(root.join("escape").is_dir() && !outer.path().join("escape").exists());
         assert!(create_dir(fd.as_fd(), Path::new("loop/x"), 0o755).is_err());
         assert_eq!(open_no_links(fd.as_fd(), Path::new("slash"), OFlags::PATH).unwrap_err().errno, Errno::LOOP);
+    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_path_and_no_link_leads_out(
+            links in proptest::collection::vec(("[ab]", "(/|\\.\\./|\\./|[abc]/){0,6}[abc.]{0,2}"), 0..4),
+            paths in proptest::collection::vec("(/|\\.\\./|\\./|[abc]/){0,6}[abc]", 1..4),
+        ) {
+            let outer = tempfile::tempdir().unwrap();
+            let root = outer.path().join("root");
+            std::fs::create_dir(&root).unwrap();
+            for (name, target) in &links {
+                // An empty target is refused, a name may come twice.
+                let _made = symlink(target, root.join(name));
+            }
+            let fd = open_root(&root).unwrap();
+            for path in &paths {
+                let made = create_dir(fd.as_fd(), Path::new(path), 0o755);
+                let file = create_file(fd.as_fd(), &Path::new(path).join("file"), 0o644);
+                // What was made is what the same name leads to afterwards.
+                prop_assert!(made.is_err() || open(fd.as_fd(), Path::new(path), OFlags::PATH | OFlags::DIRECTORY).is_ok());
+                prop_assert_eq!(made.is_ok(), file.is_ok());
+            }
+            let outside: Vec<_> = std::fs::read_dir(outer.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+            prop_assert_eq!(outside, ["root"]);
+        }
     }
 }

@@ -78,9 +78,10 @@ pub(crate) fn mask(set: &HashSet<Capability>) -> u64 {
     (0..).zip(ALL).filter(|(_, capability)| set.contains(capability)).fold(0, |mask, (bit, _)| mask | 1 << bit)
 }
 
-/// The five sets of a process, cut to what the caller can grant, with warnings about the rest.
-pub(crate) fn sets(wanted: Option<&LinuxCapabilities>, warnings: &mut Vec<String>) -> Option<Sets> {
-    let wanted = wanted?;
+/// The five sets of a process, cut to what the caller can grant, with warnings about the rest. A process that is given none
+/// has none.
+pub(crate) fn sets(wanted: Option<&LinuxCapabilities>, warnings: &mut Vec<String>) -> Sets {
+    let Some(wanted) = wanted else { return Sets::default() };
     let of = |set: &Option<HashSet<Capability>>| set.as_ref().map_or(0, mask);
     let mut sets = Sets {
         bounding: of(wanted.bounding()),
@@ -89,7 +90,7 @@ pub(crate) fn sets(wanted: Option<&LinuxCapabilities>, warnings: &mut Vec<String
         inheritable: of(wanted.inheritable()),
         ambient: of(wanted.ambient()),
     };
-    let Ok(have) = linux::capability::current() else { return Some(sets) };
+    let Ok(have) = linux::capability::current() else { return sets };
     let missing = (sets.bounding | sets.effective | sets.permitted) & !(have.bounding & have.permitted);
     if missing != 0 {
         let names: Vec<String> =
@@ -103,7 +104,7 @@ pub(crate) fn sets(wanted: Option<&LinuxCapabilities>, warnings: &mut Vec<String
     // The kernel's own rules: effective within permitted, ambient within both permitted and inheritable.
     sets.effective &= sets.permitted;
     sets.ambient &= sets.permitted & sets.inheritable;
-    Some(sets)
+    sets
 }
 
 #[cfg(test)]

@@ -43,7 +43,10 @@ pub(crate) enum ToInit {
     /// What it asked for is done.
     Done,
     /// Execute the program.
-    Start,
+    Start {
+        /// The process as its maker knows it, where it can't know itself.
+        pid: Option<i32>,
+    },
 }
 
 /// An error on its way from the init to its maker.

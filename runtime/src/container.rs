@@ -2,12 +2,13 @@
 
 use crate::channel::{self, FromInit, ToInit};
 use crate::plan::{Plan, plan};
-use crate::{Cgroup, RuntimeError, hooks, init};
+use crate::{Cgroup, OCI_VERSION, RuntimeError, hooks, init, process};
 use linux::process::{Forked, Namespaces};
 use linux::{CallError, resolve};
 use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, Spec};
 use rustix::fs::OFlags;
-use rustix::process::{DumpableBehavior, Pid, Signal};
+use rustix::process::{DumpableBehavior, Pid, Rlimit, Signal};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -159,7 +160,7 @@ fn create_in(
     };
     #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
     let runtime_hooks = [hooks_of(|h| h.prestart()), hooks_of(|h| h.create_runtime())];
-    let identity = Identity { id: request.id, bundle: request.bundle, spec };
+    let identity = Identity { id: request.id, bundle: request.bundle, annotations: spec.annotations().as_ref() };
     let mut plan = plan(request, &cgroup, &mut warnings)?;
     plan.listener = listener;
     let created = plan.created;
@@ -254,7 +255,11 @@ impl Maker {
         loop {
             match channel::receive::<FromInit>(self.channel.as_fd())? {
                 Some((FromInit::MapIds, _)) if created.contains(Namespaces::USER) => {
-                    map_ids(self.pid, spec.linux().as_ref())?;
+                    let of = |pick: fn(&Linux) -> &Option<Vec<LinuxIdMapping>>| {
+                        spec.linux().as_ref().and_then(|linux| pick(linux).as_deref()).unwrap_or_default()
+                    };
+                    map_ids(self.pid, of(Linux::uid_mappings), of(Linux::gid_mappings))?;
+                    raise_limits(self.pid, spec)?;
                     channel::send(self.channel.as_fd(), &ToInit::Done, None)?;
                 }
                 Some((FromInit::RunHooks, _)) => {
@@ -275,7 +280,7 @@ impl Maker {
 
 fn start_through(channel: BorrowedFd<'_>) -> Result<(), RuntimeError> {
     let died = |_| RuntimeError::Init("it died before it was started".to_owned());
-    channel::send(channel, &ToInit::Start, None).map_err(died)?;
+    channel::send(channel, &ToInit::Start { pid: None }, None).map_err(died)?;
     // The end of the stream is the exec: the channel closes by it.
     match channel::receive::<FromInit>(channel)? {
         None => Ok(()),
@@ -305,38 +310,51 @@ impl Created {
     }
 }
 
-/// Who a container is, for hooks.
+/// Who a container is, for hooks and agents.
 #[derive(Clone, Copy)]
 pub(crate) struct Identity<'a> {
     pub(crate) id: &'a str,
     pub(crate) bundle: &'a Path,
-    pub(crate) spec: &'a Spec,
+    pub(crate) annotations: Option<&'a HashMap<String, String>>,
 }
 
 impl Identity<'_> {
     /// What hooks read on their standard input: the container's state.
     pub(crate) fn state(&self, status: &str, pid: i32) -> Vec<u8> {
         let state = serde_json::json!({
-            "ociVersion": self.spec.version(),
+            "ociVersion": OCI_VERSION,
             "id": self.id,
             "status": status,
             "pid": pid,
             "bundle": self.bundle,
-            "annotations": self.spec.annotations().clone().unwrap_or_default(),
+            "annotations": self.annotations.unwrap_or(&HashMap::new()),
         });
         state.to_string().into_bytes()
     }
 }
 
-fn map_ids(pid: Pid, linux: Option<&Linux>) -> Result<(), RuntimeError> {
-    let lines = |maps: Option<&Vec<LinuxIdMapping>>| -> String {
-        let maps = maps.map(Vec::as_slice).unwrap_or_default();
+/// Raises a child's hard limits as far as its spec wants them: in a user namespace of its own it may not do so itself.
+fn raise_limits(pid: Pid, spec: &Spec) -> Result<(), RuntimeError> {
+    let Some(process) = spec.process() else { return Ok(()) };
+    for (resource, _, wanted) in process::limits(process)? {
+        let now = rustix::process::getrlimit(resource);
+        if wanted.maximum.unwrap_or(u64::MAX) > now.maximum.unwrap_or(u64::MAX) {
+            // Where this process may not either, the child says what it got.
+            let raised = Rlimit { current: now.current, maximum: wanted.maximum };
+            let _may = rustix::process::prlimit(Some(pid), resource, raised);
+        }
+    }
+    Ok(())
+}
+
+/// Writes the mappings of a child's new user namespace.
+pub(crate) fn map_ids(pid: Pid, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<(), RuntimeError> {
+    let lines = |maps: &[LinuxIdMapping]| -> String {
         maps.iter().map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size())).collect()
     };
-    let write = |file: &str, text: String| {
+    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
         let path = PathBuf::from(format!("/proc/{}/{file}", pid.as_raw_nonzero()));
-        std::fs::write(&path, text).map_err(|e| RuntimeError::file("write", path, e))
-    };
-    write("uid_map", lines(linux.and_then(|linux| linux.uid_mappings().as_ref())))?;
-    write("gid_map", lines(linux.and_then(|linux| linux.gid_mappings().as_ref())))
+        std::fs::write(&path, lines(mappings)).map_err(|e| RuntimeError::file("write", path, e))?;
+    }
+    Ok(())
 }

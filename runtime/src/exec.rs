@@ -2,14 +2,15 @@
 
 use crate::cgroup::Membership;
 use crate::channel::{self, Failure, FromInit, ToInit, bounded};
-use crate::container::{end, in_pid_namespace};
+use crate::container::{Identity, end, in_pid_namespace};
 use crate::init::{Environment, Streams, run_program};
 use crate::plan::keyring_name;
 use crate::process::ProcessPlan;
+use crate::seccomp::Filter;
 use crate::{Cgroup, RuntimeError, Stdio};
 use linux::process::{Forked, Namespaces};
 use linux::{CallError, pty, resolve};
-use oci_spec::runtime::{LinuxSeccomp, Process};
+use oci_spec::runtime::{Linux, LinuxSeccomp, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -24,12 +25,16 @@ use std::path::{Path, PathBuf};
 pub struct ExecRequest<'a> {
     /// The container's id.
     pub id: &'a str,
+    /// The folder it is described in.
+    pub bundle: &'a Path,
     /// The container's init; its namespaces are joined.
     pub init: BorrowedFd<'a>,
     /// The init's pid, to read /proc by.
     pub init_pid: Pid,
     /// Program, user, capabilities, limits.
     pub process: &'a Process,
+    /// The container's spec, for what all of its processes have in common.
+    pub linux: Option<&'a Linux>,
     /// The container's filter.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// The program's streams; a terminal's pty comes from the container's devpts.
@@ -73,7 +78,8 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
         return Err(RuntimeError::Threads(threads));
     }
     let mut warnings = Vec::new();
-    let plan = ProcessPlan::new(request.process, request.seccomp, &mut warnings)?;
+    let mut plan = ProcessPlan::new(request.process, request.seccomp, request.linux, &mut warnings)?;
+    plan.attributes = std::mem::take(&mut plan.attributes).on_cpus_of(request.process)?;
     let membership = request.cgroup.membership()?;
     let namespaces = foreign_namespaces(request.init_pid)?;
     let (ours, theirs) = channel::pair()?;
@@ -86,7 +92,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
     };
     let helper = match in_pid_namespace(None, fork)? {
         Forked::Child => {
-            let sibling = enter(&request, &membership, namespaces, theirs.as_fd());
+            let sibling = enter(&request, &plan, &membership, namespaces, theirs.as_fd());
             let Err(failure) = sibling.and_then(|()| live(request, &plan, theirs.as_fd()));
             let failure = Failure { message: bounded(&failure.message), ..failure };
             // If nobody listens any more there is nobody to tell.
@@ -121,10 +127,12 @@ const DIED: &str = "the process died before its program ran; is the container ru
 /// its root, working directory and descriptors from its first moment on, whatever the dumpable flag says.
 fn enter(
     request: &ExecRequest<'_>,
+    plan: &ProcessPlan,
     membership: &Membership,
     namespaces: Namespaces,
     channel: BorrowedFd<'_>,
 ) -> Result<(), Failure> {
+    plan.attributes.apply_first()?;
     // Before a new cgroup namespace is joined: what delegates by namespaces would refuse it.
     membership.enter()?;
     if !namespaces.is_empty() {
@@ -134,6 +142,7 @@ fn enter(
     }
     let mut keep: Vec<_> = request.extra_fds.iter().map(AsFd::as_fd).collect();
     keep.push(channel);
+    keep.extend(plan.filter.as_ref().and_then(Filter::agent));
     if let Stdio::Fds { stdin, stdout, stderr } = &request.stdio {
         keep.extend([stdin, stdout, stderr].map(AsFd::as_fd));
     }
@@ -174,8 +183,9 @@ impl Watch {
                 Some(_) => return Err(RuntimeError::Init("it said something unexpected".to_owned())),
                 None => return Ok(()),
             }
-            if self.born.is_some() && self.ready.is_some() {
-                channel::send(self.channel.as_fd(), &ToInit::Start, None)?;
+            if let (Some((pid, _)), Some(_)) = (&self.born, &self.ready) {
+                let pid = Some(pid.as_raw_nonzero().get());
+                channel::send(self.channel.as_fd(), &ToInit::Start { pid }, None)?;
             }
         }
     }
@@ -228,6 +238,8 @@ fn foreign_namespaces(init: Pid) -> Result<Namespaces, RuntimeError> {
 
 /// The forked side; born in the container's namespaces already.
 fn live(request: ExecRequest<'_>, plan: &ProcessPlan, channel: BorrowedFd<'_>) -> Result<Infallible, Failure> {
+    let identity = Identity { id: request.id, bundle: request.bundle, annotations: None };
+    let agent_state = identity.state("running", request.init_pid.as_raw_nonzero().get());
     let (streams, console) = match request.stdio {
         Stdio::Fds { stdin, stdout, stderr } => (Streams::Fds([stdin, stdout, stderr]), None),
         Stdio::Terminal { size } => {
@@ -255,6 +267,8 @@ fn live(request: ExecRequest<'_>, plan: &ProcessPlan, channel: BorrowedFd<'_>) -
         reaper: false,
         start_hooks: &[],
         identity: None,
+        agent_state,
+        pid_outside: 0,
         keyring: Some(keyring_name(request.id)),
         warnings: Vec::new(),
     })

@@ -5,6 +5,7 @@
 //! plain fork of it that goes on in Rust.
 #![allow(clippy::todo)]
 
+mod attributes;
 pub mod capabilities;
 mod cgroup;
 mod channel;
@@ -13,6 +14,7 @@ mod defaults;
 mod error;
 mod exec;
 pub mod hooks;
+mod idmap;
 mod init;
 mod mount_options;
 mod plan;

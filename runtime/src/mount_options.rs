@@ -13,6 +13,8 @@ pub(crate) struct MountOptions {
     pub(crate) propagation: Option<(u64, bool)>,
     /// `bind` or `rbind`; true for `rbind`.
     pub(crate) bind: Option<bool>,
+    /// `idmap` or `ridmap`: files belong to those the container's user namespace maps their owners to; true for all below too.
+    pub(crate) id_map: Option<bool>,
     /// `tmpcopyup`: a tmpfs begins with what the folder below it holds.
     pub(crate) copy_up: bool,
     /// Everything else goes to the file system.
@@ -53,7 +55,20 @@ const PROPAGATIONS: &[(&str, u64)] = &[
 ];
 
 /// Options of mount(8) that say nothing here.
-const IGNORED: &[&str] = &["defaults", "async", "auto", "noauto", "user", "nouser", "_netdev", "nofail", "remount"];
+const IGNORED: &[&str] = &[
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "_netdev",
+    "nofail",
+    "remount",
+    "silent",
+    "loud",
+    "iversion",
+    "noiversion",
+];
 
 /// The propagation of a name such as `rslave`, and whether it is for the whole tree.
 pub(crate) fn propagation(name: &str) -> Option<(u64, bool)> {
@@ -75,6 +90,8 @@ impl MountOptions {
         match option {
             "bind" => self.bind = Some(self.bind == Some(true)),
             "rbind" => self.bind = Some(true),
+            "idmap" => self.id_map = Some(false),
+            "ridmap" => self.id_map = Some(true),
             "tmpcopyup" => self.copy_up = true,
             _ if IGNORED.contains(&option) => {}
             _ if add_attribute(&mut self.attributes, option) => {}
@@ -109,6 +126,7 @@ fn add_attribute(attributes: &mut Attributes, option: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn options_are_sorted_and_the_later_wins() {
@@ -123,8 +141,29 @@ mod tests {
 
     #[test]
     fn relatime_is_an_access_time_not_a_recursive_elatime() {
+        assert_eq!(MountOptions::parse(["ridmap"]).id_map, Some(true));
         let parsed = MountOptions::parse(["relatime"]);
         assert_eq!((parsed.attributes.clear, parsed.recursive), (mount::ATIME_MASK, Attributes::default()));
         assert_eq!(MountOptions::parse(["rnoatime"]).recursive.set, mount::NO_ATIME);
+    }
+    proptest! {
+        #[test]
+        fn every_option_ends_in_one_place(options in proptest::collection::vec("[a-z_=,0-9]{0,14}", 0..8)) {
+            let parsed = MountOptions::parse(options.iter().map(String::as_str));
+            // What is set is not cleared as well, save the access-time field, which is always cleared whole.
+            let both = parsed.attributes.set & parsed.attributes.clear & !mount::ATIME_MASK;
+            prop_assert_eq!(both, 0);
+            prop_assert_eq!(parsed.recursive.set & parsed.recursive.clear & !mount::ATIME_MASK, 0);
+            prop_assert!(parsed.data.iter().all(|(key, _)| !key.contains(',') && !IGNORED.contains(&key.as_str())));
+        }
+
+        #[test]
+        fn the_last_of_two_opposites_wins(order in proptest::collection::vec(any::<bool>(), 1..6), index in 0..ATTRIBUTES.len() / 2) {
+            let (on, bit, _) = ATTRIBUTES[2 * index];
+            let (off, ..) = ATTRIBUTES[2 * index + 1];
+            let parsed = MountOptions::parse(order.iter().map(|set| if *set { on } else { off }));
+            let expected = if order.last() == Some(&true) { (bit, 0) } else { (0, bit) };
+            prop_assert_eq!((parsed.attributes.set, parsed.attributes.clear), expected);
+        }
     }
 }

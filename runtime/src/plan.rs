@@ -4,14 +4,22 @@ use crate::cgroup::{Folder, Membership};
 use crate::container::{CreateRequest, Identity, MountSource, Root, Stdio};
 use crate::mount_options::{self, MountOptions};
 use crate::process::ProcessPlan;
-use crate::{Cgroup, OCI_VERSION, RuntimeError, sysctl};
+use crate::{Cgroup, OCI_VERSION, RuntimeError, idmap, sysctl};
 use linux::process::Namespaces;
 use linux::{mount, resolve};
-use oci_spec::runtime::{Hook, Linux, LinuxDevice, LinuxNamespaceType, Mount};
+use oci_spec::runtime::{Hook, Linux, LinuxDevice, LinuxNamespaceType, Mount, Spec};
 use rustix::fs::OFlags;
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+/// A mount of the spec.
+pub(crate) struct PlannedMount {
+    pub(crate) wanted: Mount,
+    pub(crate) options: MountOptions,
+    /// Its source, where that had to be prepared.
+    pub(crate) source: Option<OwnedFd>,
+}
 
 /// What the init carries out.
 pub(crate) struct Plan<'a> {
@@ -22,9 +30,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) netns: Option<BorrowedFd<'a>>,
     pub(crate) created: Namespaces,
     pub(crate) new_cgroup_namespace: bool,
+    /// A new time namespace with these offsets.
+    pub(crate) clocks: Option<String>,
     pub(crate) joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
     pub(crate) in_user_namespace: bool,
-    pub(crate) mounts: Vec<(Mount, MountOptions)>,
+    pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) mount_sources: Vec<MountSource>,
     pub(crate) devices: &'a [LinuxDevice],
     pub(crate) dev_is_bound: bool,
@@ -83,9 +93,6 @@ fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, Ru
             continue;
         }
         match namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
-            None if kind == Namespaces::TIME => {
-                return Err(RuntimeError::Spec("new time namespaces are not supported yet".to_owned()));
-            }
             None => wanted.created = wanted.created.with(kind),
             Some(path) => {
                 let file = resolve::open_host(path, OFlags::RDONLY)?;
@@ -93,7 +100,7 @@ fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, Ru
             }
         }
     }
-    if !wanted.created.contains(Namespaces::MOUNT) {
+    if !seen.contains(Namespaces::MOUNT) {
         return Err(RuntimeError::Spec("a container needs a mount namespace of its own".to_owned()));
     }
     Ok(wanted)
@@ -112,6 +119,9 @@ pub(crate) fn plan<'a>(
     }
     let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Spec("process is missing".to_owned()))?;
     let WantedNamespaces { created, joined } = namespaces(linux, request.netns.is_some())?;
+    if let Some(linux) = linux {
+        check_supported(linux, created)?;
+    }
     let owns = |kind: LinuxNamespaceType| {
         let kind = namespace_of(kind);
         created.contains(kind)
@@ -127,16 +137,10 @@ pub(crate) fn plan<'a>(
             return Err(RuntimeError::Spec(format!("{what} needs a UTS namespace of the container's own")));
         }
     }
-    let parse =
-        |mount: &Mount| (mount.clone(), MountOptions::parse(mount.options().iter().flatten().map(String::as_str)));
-    let mounts: Vec<_> = spec.mounts().iter().flatten().map(parse).collect();
-    for (mount, _) in &mounts {
-        if !mount.destination().is_absolute() {
-            return Err(RuntimeError::Spec(format!("mount destination {:?} must be absolute", mount.destination())));
-        }
-    }
-    let is_bound_dev = |(mount, options): &(Mount, MountOptions)| {
-        mount.destination() == Path::new("/dev") && (options.bind.is_some() || mount.typ().as_deref() == Some("bind"))
+    let mounts = mounts(spec)?;
+    let is_bound_dev = |mount: &PlannedMount| {
+        let bind = mount.options.bind.is_some() || mount.wanted.typ().as_deref() == Some("bind");
+        mount.wanted.destination() == Path::new("/dev") && bind
     };
     let name = |name: &'a Option<String>| name.as_deref().filter(|name| !name.is_empty());
     Ok(Plan {
@@ -147,7 +151,8 @@ pub(crate) fn plan<'a>(
             || created.contains(Namespaces::USER)
             || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),
         new_cgroup_namespace: created.contains(Namespaces::CGROUP),
-        created: created.without(Namespaces::CGROUP),
+        clocks: clocks(linux, created)?,
+        created: created.without(Namespaces::CGROUP).without(Namespaces::TIME),
         joined,
         dev_is_bound: mounts.iter().any(is_bound_dev),
         mounts,
@@ -157,12 +162,12 @@ pub(crate) fn plan<'a>(
         sysctls,
         hostname: name(spec.hostname()),
         domainname: name(spec.domainname()),
-        process: ProcessPlan::new(process, linux.and_then(|linux| linux.seccomp().as_ref()), warnings)?,
+        process: ProcessPlan::new(process, linux.and_then(|linux| linux.seccomp().as_ref()), linux, warnings)?,
         membership: cgroup.membership()?,
         cgroup_folders: cgroup.folders(),
         keyring: (!request.no_new_keyring).then(|| keyring_name(request.id)),
         no_pivot: request.no_pivot,
-        identity: Identity { id: request.id, bundle: request.bundle, spec },
+        identity: Identity { id: request.id, bundle: request.bundle, annotations: spec.annotations().as_ref() },
         has_runtime_hooks: spec.hooks().as_ref().is_some_and(|hooks| {
             #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
             let prestart = hooks.prestart();
@@ -182,6 +187,69 @@ pub(crate) fn plan<'a>(
         extra_fds: request.extra_fds,
         listener: None,
     })
+}
+
+fn mounts(spec: &Spec) -> Result<Vec<PlannedMount>, RuntimeError> {
+    let linux = spec.linux().as_ref();
+    // Where nobody enforces labels the kernel takes none.
+    let label = linux.and_then(|linux| linux.mount_label().as_deref()).filter(|label| !label.is_empty());
+    let label = label.filter(|_| Path::new("/sys/fs/selinux/enforce").exists());
+    let mut planned = Vec::new();
+    for wanted in spec.mounts().iter().flatten() {
+        if !wanted.destination().is_absolute() {
+            return Err(RuntimeError::Spec(format!("mount destination {:?} must be absolute", wanted.destination())));
+        }
+        let mut options = MountOptions::parse(wanted.options().iter().flatten().map(String::as_str));
+        let kind = wanted.typ().as_deref().unwrap_or_default();
+        if let Some(label) = label.filter(|_| matches!(kind, "tmpfs" | "devpts" | "mqueue") && options.bind.is_none()) {
+            options.data.push(("context".to_owned(), Some(label.to_owned())));
+        }
+        if options.copy_up && (kind != "tmpfs" || options.bind.is_some()) {
+            let destination = wanted.destination().display();
+            return Err(RuntimeError::Spec(format!("mount {destination}: tmpcopyup is for tmpfs only")));
+        }
+        let source = idmap::source(wanted, &options, linux)?;
+        planned.push(PlannedMount { wanted: wanted.clone(), options, source });
+    }
+    Ok(planned)
+}
+
+/// What this runtime can't do is refused, not left out.
+fn check_supported(linux: &Linux, created: Namespaces) -> Result<(), RuntimeError> {
+    if let Some(rdt) = linux.intel_rdt() {
+        let plain = |id: &String| !id.is_empty() && id != "." && id != ".." && !id.contains(['/', '\n']);
+        if rdt.clos_id().as_ref().is_some_and(|id| !plain(id)) {
+            return Err(RuntimeError::Spec("linux.intelRdt: closID must be a plain name".to_owned()));
+        }
+        let mut schemata = rdt.schemata().iter().flatten().chain(rdt.l3_cache_schema()).chain(rdt.mem_bw_schema());
+        if schemata.any(|line| line.contains('\n')) {
+            return Err(RuntimeError::Spec("linux.intelRdt: a schema is one line".to_owned()));
+        }
+        return Err(RuntimeError::Spec("linux.intelRdt is not supported: leave it out".to_owned()));
+    }
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(RuntimeError::Spec("linux.netDevices is not supported: leave it out".to_owned()));
+    }
+    if linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty()) && !created.contains(Namespaces::TIME) {
+        return Err(RuntimeError::Spec("linux.timeOffsets needs a new time namespace".to_owned()));
+    }
+    Ok(())
+}
+
+/// The lines of /proc/self/timens_offsets, if there is a new time namespace.
+fn clocks(linux: Option<&Linux>, created: Namespaces) -> Result<Option<String>, RuntimeError> {
+    if !created.contains(Namespaces::TIME) {
+        return Ok(None);
+    }
+    let mut lines = String::new();
+    for (clock, offset) in linux.and_then(|linux| linux.time_offsets().as_ref()).into_iter().flatten() {
+        let (seconds, ns) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        if !matches!(clock.as_str(), "monotonic" | "boottime") || ns >= 1_000_000_000 {
+            return Err(RuntimeError::Spec(format!("linux.timeOffsets: {clock} {seconds} s {ns} ns")));
+        }
+        lines += &format!("{clock} {seconds} {ns}\n");
+    }
+    Ok(Some(lines))
 }
 
 fn root_propagation(linux: Option<&Linux>) -> Result<(u64, bool), RuntimeError> {

@@ -1,10 +1,11 @@
 //! A process of a container, worked out by the caller beforehand so that the forked side only has to carry it out: arguments
 //! as C strings, capability masks, the compiled filter. The same for a container's init and for exec.
 
-use crate::{RuntimeError, capabilities, seccomp};
+use crate::attributes::Attributes;
+use crate::seccomp::Filter;
+use crate::{RuntimeError, capabilities};
 use linux::capability::Sets;
-use linux::seccomp::{FilterFlags, Instruction};
-use oci_spec::runtime::{LinuxSeccomp, PosixRlimitType, Process, User};
+use oci_spec::runtime::{Linux, LinuxSeccomp, PosixRlimitType, Process, User};
 use rustix::process::{Resource, Rlimit};
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -24,9 +25,10 @@ pub(crate) struct ProcessPlan {
     pub(crate) gid: u32,
     pub(crate) additional_gids: Vec<u32>,
     pub(crate) umask: u32,
-    pub(crate) capabilities: Option<Sets>,
+    pub(crate) capabilities: Sets,
     pub(crate) no_new_privileges: bool,
-    pub(crate) filter: Option<(Vec<Instruction>, FilterFlags)>,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) attributes: Attributes,
     pub(crate) limits: Vec<(Resource, &'static str, Rlimit)>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) labels: Vec<(&'static str, String)>,
@@ -36,6 +38,7 @@ impl ProcessPlan {
     pub(crate) fn new(
         process: &Process,
         filter: Option<&LinuxSeccomp>,
+        container: Option<&Linux>,
         warnings: &mut Vec<String>,
     ) -> Result<ProcessPlan, RuntimeError> {
         let args = strings("process.args", process.args().as_deref().unwrap_or_default())?;
@@ -45,7 +48,7 @@ impl ProcessPlan {
         if !process.cwd().is_absolute() {
             return Err(RuntimeError::Spec(format!("process.cwd {:?} must be an absolute path", process.cwd())));
         }
-        let filter = filter.map(|filter| seccomp::compile(filter, warnings)).transpose()?;
+        let filter = filter.map(|filter| Filter::new(filter, warnings)).transpose()?;
         let user = process.user();
         check_ids(user)?;
         let mut labels = Vec::new();
@@ -66,6 +69,7 @@ impl ProcessPlan {
             capabilities: capabilities::sets(process.capabilities().as_ref(), warnings),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             filter,
+            attributes: Attributes::new(process, container)?,
             limits: limits(process)?,
             oom_score_adj: process.oom_score_adj(),
             labels,
@@ -95,7 +99,8 @@ fn strings(what: &str, texts: &[String]) -> Result<Vec<CString>, RuntimeError> {
     texts.iter().map(string).collect()
 }
 
-fn limits(process: &Process) -> Result<Vec<(Resource, &'static str, Rlimit)>, RuntimeError> {
+/// The spec's limits, checked.
+pub(crate) fn limits(process: &Process) -> Result<Vec<(Resource, &'static str, Rlimit)>, RuntimeError> {
     let mut limits: Vec<(Resource, &'static str, Rlimit)> = Vec::new();
     for limit in process.rlimits().iter().flatten() {
         let (resource, name) = resource(limit.typ());

@@ -181,6 +181,6 @@ fn preserved_descriptors_arrive_in_their_places() {
 fn the_environment_is_the_spec_s_alone() {
     assert_eq!(
         inside("env | grep -v -E '^(PWD|SHLVL|OLDPWD|_)='"),
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+        "HOME=/root\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
     );
 }

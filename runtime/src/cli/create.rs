@@ -9,6 +9,7 @@ use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio, capabilities, 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
+use serde_json::Value;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ impl Bundle {
         let config = path.join("config.json");
         let text = fs::read(&config).map_err(|e| CliError::new(format!("read {}: {e}", config.display())))?;
         let parse = |text: &[u8]| serde_json::from_slice::<Spec>(text);
-        let spec = parse(&text).or_else(|error| known_capabilities(&text).map_or(Err(error), |text| parse(&text)));
+        let spec = parse(&text).or_else(|error| understood(&text).map_or(Err(error), |text| parse(&text)));
         let mut spec = spec.map_err(|e| CliError::new(format!("parse {}: {e}", config.display())))?;
         if let Some(mut process) = spec.process().clone().filter(|_| listen_fds() > 0) {
             name_listen_fds(&mut process);
@@ -80,11 +81,21 @@ impl Bundle {
     }
 }
 
-/// A config without the capabilities that only a younger kernel would know: they can't be granted, which is no failure.
-fn known_capabilities(config: &[u8]) -> Option<Vec<u8>> {
-    let mut config: serde_json::Value = serde_json::from_slice(config).ok()?;
-    for set in config.pointer_mut("/process/capabilities")?.as_object_mut()?.values_mut() {
-        set.as_array_mut()?.retain(|name| name.as_str().is_some_and(|name| capabilities::by_name(name).is_some()));
+/// A config in the words of the library that reads it: without capabilities that only a younger kernel would know (they
+/// can't be granted, which is no failure), and with its names of the scheduler's flags.
+fn understood(config: &[u8]) -> Option<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(config).ok()?;
+    let sets = config.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+    for set in sets.into_iter().flat_map(serde_json::Map::values_mut).filter_map(Value::as_array_mut) {
+        set.retain(|name| name.as_str().is_some_and(|name| capabilities::by_name(name).is_some()));
+    }
+    let flags = config.pointer_mut("/process/scheduler/flags").and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => {}
+        }
     }
     serde_json::to_vec(&config).ok()
 }

@@ -49,6 +49,8 @@ pub(super) fn exec(global: &Global, arguments: &[String]) -> Result<u8, CliError
     let relay = if args.flag("detach") { None } else { Some(Relay::prepare()?) };
     let mut executed = runtime::exec(ExecRequest {
         id: &state.id,
+        bundle: &state.bundle,
+        linux: state.config.linux().as_ref(),
         init: init.as_fd(),
         init_pid,
         process: &process,

@@ -4,10 +4,11 @@ use super::reaper;
 use crate::channel::{self, Failure, FromInit, ToInit};
 use crate::container::Identity;
 use crate::process::ProcessPlan;
-use crate::{hooks, program};
-use linux::capability::{self, Sets};
+use crate::seccomp::Filter;
+use crate::{hooks, program, resolve_user};
+use linux::capability;
 use linux::process::{Forked, Namespaces};
-use linux::{CallError, mount, pty, seccomp};
+use linux::{CallError, mount, pty, resolve};
 use oci_spec::runtime::Hook;
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -43,6 +44,9 @@ pub(crate) struct Environment<'a> {
     pub(crate) start_hooks: &'a [Hook],
     /// For the hooks.
     pub(crate) identity: Option<Identity<'a>>,
+    /// For the agent of the filter's notifications: the container's state, and this process as the host knows it.
+    pub(crate) agent_state: Vec<u8>,
+    pub(crate) pid_outside: i32,
     /// The session keyring to join.
     pub(crate) keyring: Option<CString>,
     pub(crate) warnings: Vec<String>,
@@ -56,8 +60,10 @@ pub(crate) fn run_program(environment: Environment<'_>) -> Result<Infallible, Fa
     join_keyring(&mut environment);
     let is_terminal = take_streams(&mut environment)?;
     write_proc_files(&mut environment)?;
+    process.attributes.apply()?;
     keep_own_descriptors(&environment)?;
     set_limits(process, &mut environment.warnings)?;
+    let home = home(process);
     change_user(process)?;
     enter_cwd(&process.cwd)?;
     let path = program::find(&process.args[0].to_string_lossy(), &process.env)?;
@@ -75,11 +81,11 @@ pub(crate) fn run_program(environment: Environment<'_>) -> Result<Infallible, Fa
     channel::send(environment.channel, &FromInit::Ready { warnings }, console.as_ref().map(AsFd::as_fd))?;
     drop(console);
     let Some(listener) = environment.listener.take() else {
-        return start(&environment, environment.channel, is_terminal, &path);
+        return start(&environment, environment.channel, is_terminal, &path, home);
     };
     let connection = accept(&listener)?;
     drop(listener);
-    let Err(failure) = start(&environment, connection.as_fd(), is_terminal, &path);
+    let Err(failure) = start(&environment, connection.as_fd(), is_terminal, &path, home);
     // The maker is long gone; whoever starts the container is to hear it.
     let _told = channel::send(connection.as_fd(), &FromInit::Failed(failure), None);
     linux::process::exit_now(1)
@@ -109,19 +115,21 @@ fn start(
     channel: BorrowedFd<'_>,
     is_terminal: bool,
     path: &CString,
+    home: Option<CString>,
 ) -> Result<Infallible, Failure> {
-    match channel::receive::<ToInit>(channel)? {
-        Some((ToInit::Start, _)) => {}
+    let pid = match channel::receive::<ToInit>(channel)? {
+        Some((ToInit::Start { pid }, _)) => pid.unwrap_or(environment.pid_outside),
         // Nobody is left to start it.
         _ => linux::process::exit_now(0),
-    }
+    };
+    let notice = environment.process.filter.as_ref().and_then(|f| f.notice(&environment.agent_state, pid));
     if let Some(identity) = environment.identity.filter(|_| !environment.start_hooks.is_empty()) {
         hooks::run(environment.start_hooks, &identity.state("created", super::own_pid())).map_err(Failure::set_up)?;
     }
     if environment.reaper {
         stay_as_reaper(is_terminal)?;
     }
-    execute(environment, channel, path)
+    execute(environment, channel, path, home.as_deref(), notice.as_deref())
 }
 
 /// From here on names are looked up that the image or the user chose – the working directory, the program –, and
@@ -130,6 +138,7 @@ fn keep_own_descriptors(environment: &Environment<'_>) -> Result<(), Failure> {
     let own = [environment.console.as_ref(), environment.listener.as_ref()].into_iter().flatten();
     let mut keep: Vec<BorrowedFd<'_>> = own.chain(&environment.extra_fds).map(AsFd::as_fd).collect();
     keep.push(environment.channel);
+    keep.extend(environment.process.filter.as_ref().and_then(Filter::agent));
     Ok(linux::process::close_others(&keep)?)
 }
 
@@ -225,9 +234,7 @@ fn lower_limit(resource: Resource, mut wanted: rustix::process::Rlimit) -> Optio
 }
 
 fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
-    if let Some(sets) = &process.capabilities {
-        capability::limit_bounding(sets.bounding)?;
-    }
+    capability::limit_bounding(process.capabilities.bounding)?;
     capability::keep_over_setuid(true)?;
     let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
@@ -263,6 +270,17 @@ fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
     Err(Failure::set_up(format!("working directory {} is outside of the container", cwd.display())))
 }
 
+/// HOME for a program whose environment has none: its user's in the container's passwd.
+fn home(process: &ProcessPlan) -> Option<CString> {
+    if process.env.iter().any(|line| line.as_bytes().starts_with(b"HOME=")) {
+        return None;
+    }
+    let user = oci::UserSpec { user: Some(oci::NameOrId::Id(process.uid)), group: None };
+    let home = resolve::open_root(Path::new("/")).ok().and_then(|root| resolve_user(root.as_fd(), &user).ok());
+    // A passwd that can't be read says nothing.
+    CString::new(format!("HOME={}", home.map_or("/".to_owned(), |user| user.home))).ok()
+}
+
 /// Forks the program off; this process stays as pid 1 and returns only in the child.
 fn stay_as_reaper(is_terminal: bool) -> Result<(), Failure> {
     // Before the fork, so that no signal is lost: pid 1 takes them off a queue.
@@ -286,15 +304,21 @@ fn stay_as_reaper(is_terminal: bool) -> Result<(), Failure> {
     }
 }
 
-fn execute(environment: &Environment<'_>, channel: BorrowedFd<'_>, path: &CString) -> Result<Infallible, Failure> {
+fn execute(
+    environment: &Environment<'_>,
+    channel: BorrowedFd<'_>,
+    path: &CString,
+    home: Option<&CStr>,
+    notice: Option<&[u8]>,
+) -> Result<Infallible, Failure> {
     let process = environment.process;
     let channel = linux::process::place_descriptors(&environment.extra_fds, 3, channel)?;
     let first = 3 + u32::try_from(environment.extra_fds.len()).unwrap_or(0);
     linux::process::close_on_exec_from(first)?;
     linux::process::reset_signals();
     let args: Vec<&CStr> = process.args.iter().map(CString::as_c_str).collect();
-    let env: Vec<&CStr> = process.env.iter().map(CString::as_c_str).collect();
-    restrict(process)?;
+    let env: Vec<&CStr> = process.env.iter().map(CString::as_c_str).chain(home).collect();
+    restrict(process, notice)?;
     let errno = linux::process::execute(path, &args, &env);
     let failure = program::diagnose(path, errno);
     channel::send(channel.as_fd(), &FromInit::Failed(failure), None)?;
@@ -302,21 +326,18 @@ fn execute(environment: &Environment<'_>, channel: BorrowedFd<'_>, path: &CStrin
 }
 
 /// The filter and the capabilities: what would get in the way of any step before.
-fn restrict(process: &ProcessPlan) -> Result<(), Failure> {
+fn restrict(process: &ProcessPlan, notice: Option<&[u8]>) -> Result<(), Failure> {
     let filter_failed = |e: CallError| Failure::set_up(format!("load the seccomp filter: {e}"));
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(|e| CallError::new("prctl", "PR_SET_NO_NEW_PRIVS", e))?;
-    } else if let Some((filter, flags)) = &process.filter {
+    } else if let Some(filter) = &process.filter {
         // Loading one needs CAP_SYS_ADMIN, which a change of user took out of force.
         raise_permitted()?;
-        seccomp::load(filter, *flags).map_err(filter_failed)?;
+        filter.load(notice).map_err(filter_failed)?;
     }
-    match &process.capabilities {
-        Some(sets) => capability::apply(sets)?,
-        None => capability::apply(&Sets::default())?,
-    }
-    if let Some((filter, flags)) = process.filter.as_ref().filter(|_| process.no_new_privileges) {
-        seccomp::load(filter, *flags).map_err(filter_failed)?;
+    capability::apply(&process.capabilities)?;
+    if let Some(filter) = process.filter.as_ref().filter(|_| process.no_new_privileges) {
+        filter.load(notice).map_err(filter_failed)?;
     }
     Ok(())
 }

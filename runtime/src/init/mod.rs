@@ -2,6 +2,7 @@
 //! kernel needs it; the order is the story of this file.
 
 mod become_program;
+mod copy_up;
 mod devices;
 mod mounts;
 mod paths;
@@ -11,10 +12,13 @@ pub(crate) use become_program::{Environment, Streams, run_program};
 
 use crate::channel::{self, Failure, FromInit, ToInit, bounded};
 use crate::plan::Plan;
+use crate::process::ProcessPlan;
 use crate::{Root, Stdio, hooks};
+use linux::mount::{self, Attributes};
 use linux::process::Namespaces;
-use linux::{mount, pty, resolve};
+use linux::{pty, resolve};
 use rustix::fs::OFlags;
+use rustix::process::DumpableBehavior;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -24,6 +28,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) plan: &'a Plan<'a>,
     /// The container's root, attached in this mount namespace.
     pub(crate) root: OwnedFd,
+    /// The mount namespace's root, where this process was made in a chroot.
+    pub(crate) outer_root: Option<OwnedFd>,
     /// A procfs of our own: what the image or a mount puts at /proc is never written to.
     pub(crate) proc: Option<OwnedFd>,
     pub(crate) terminal: Option<pty::Pty>,
@@ -48,17 +54,30 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
     let plan = &mut *plan;
     // First of all, while this is the only thread in no new cgroup namespace yet: cheap only for oneself.
     plan.membership.enter()?;
+    let pid_outside = pid_outside(&plan.process);
     enter_namespaces(plan, channel)?;
     if plan.has_runtime_hooks {
         ask(channel, &FromInit::RunHooks)?;
     }
-    // Nothing mounted here may show up outside. Slave, not private: what the host unmounts goes away here as well.
-    mount::set_propagation_of_all(if plan.propagation.0 == mount::SHARED { mount::SHARED } else { mount::SLAVE })?;
-    let setup = set_up_root(plan)?;
+    let outer_root = mount::namespace_root()?;
+    if plan.created.contains(Namespaces::MOUNT) {
+        // Nothing mounted here may show up outside. Slave, not private: what the host unmounts goes away here as well.
+        let shared = plan.propagation.0 == mount::SHARED;
+        let propagation = if shared { mount::SHARED } else { mount::SLAVE };
+        match &outer_root {
+            Some(outer) => mount::set_attributes(outer.as_fd(), Attributes::propagation(propagation), true)?,
+            None => mount::set_propagation_of_all(propagation)?,
+        }
+    }
+    let setup = set_up_root(plan, outer_root)?;
     set_names(plan)?;
     hooks::run(plan.container_hooks, &plan.identity.state("creating", own_pid())).map_err(Failure::set_up)?;
-    let Setup { root, proc, terminal, warnings, .. } = setup;
-    mount::enter_root(root.as_fd(), !plan.no_pivot)?;
+    let Setup { root, proc, terminal, warnings, outer_root, .. } = setup;
+    if let Some(outer_root) = outer_root {
+        mount::change_root(outer_root.as_fd())?;
+    }
+    // In somebody else's mount namespace the root is theirs.
+    mount::enter_root(root.as_fd(), plan.created.contains(Namespaces::MOUNT) && !plan.no_pivot)?;
     seal_root(plan, root.as_fd())?;
     drop(root);
 
@@ -79,6 +98,8 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
         extra_fds: std::mem::take(&mut plan.extra_fds),
         reaper: plan.reaper,
         start_hooks: plan.start_hooks,
+        agent_state: plan.identity.state("creating", pid_outside),
+        pid_outside,
         identity: Some(plan.identity),
         keyring: plan.keyring.take(),
         warnings,
@@ -89,6 +110,15 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
 /// This process as its own pid namespace knows it.
 fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// This process as the host knows it, where somebody is to be told: only the host's /proc says.
+fn pid_outside(process: &ProcessPlan) -> i32 {
+    if process.filter.is_none() {
+        return 0;
+    }
+    let link = std::fs::read_link("/proc/self").ok();
+    link.and_then(|link| link.to_str()?.parse().ok()).unwrap_or(0)
 }
 
 /// Sends a request and waits until it is done.
@@ -118,14 +148,39 @@ fn enter_namespaces(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Fail
     if plan.new_cgroup_namespace {
         linux::process::unshare(Namespaces::CGROUP)?;
     }
+    if let Some(clocks) = &plan.clocks {
+        enter_time_namespace(clocks, plan.in_user_namespace)
+            .map_err(|e| Failure::set_up(format!("make a time namespace: {e}")))?;
+    }
     Ok(())
 }
 
-fn set_up_root<'a>(plan: &'a Plan<'a>) -> Result<Setup<'a>, Failure> {
+/// A new time namespace is for children first: it is given its offsets, then entered by its file.
+fn enter_time_namespace(clocks: &str, in_user_namespace: bool) -> Result<(), linux::CallError> {
+    linux::process::unshare(Namespaces::TIME)?;
+    if !clocks.is_empty() {
+        let path = Path::new("/proc/self/timens_offsets");
+        let set_dumpable = |how| {
+            rustix::process::set_dumpable_behavior(how)
+                .map_err(|e| linux::CallError::new("prctl", "PR_SET_DUMPABLE", e))
+        };
+        // The files of a process that can't be looked into belong to the host's root.
+        if in_user_namespace {
+            set_dumpable(DumpableBehavior::Dumpable)?;
+        }
+        let file = resolve::open_host(path, OFlags::WRONLY);
+        set_dumpable(DumpableBehavior::NotDumpable)?;
+        rustix::io::write(file?, clocks.as_bytes()).map_err(|e| linux::CallError::path("write", path, e))?;
+    }
+    let fresh = resolve::open_host(Path::new("/proc/self/ns/time_for_children"), OFlags::RDONLY)?;
+    linux::process::join_namespace(fresh.as_fd(), Namespaces::TIME)
+}
+
+fn set_up_root<'a>(plan: &'a Plan<'a>, outer_root: Option<OwnedFd>) -> Result<Setup<'a>, Failure> {
     // Modes are given in full below.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let root = attach_root(plan)?;
-    let mut setup = Setup { plan, root, proc: None, terminal: None, warnings: Vec::new() };
+    let root = attach_root(plan, outer_root.as_ref())?;
+    let mut setup = Setup { plan, root, outer_root, proc: None, terminal: None, warnings: Vec::new() };
     mounts::mount_all(&mut setup)?;
     devices::make_all(&mut setup)?;
     paths::write_sysctls(&mut setup)?;
@@ -136,7 +191,7 @@ fn set_up_root<'a>(plan: &'a Plan<'a>) -> Result<Setup<'a>, Failure> {
     Ok(setup)
 }
 
-fn attach_root(plan: &Plan<'_>) -> Result<OwnedFd, Failure> {
+fn attach_root(plan: &Plan<'_>, outer_root: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
     let at = |e: linux::CallError| Failure::set_up(format!("the container's root: {e}"));
     let root = match &plan.root {
         Root::Mounted(mount) => mount.try_clone().map_err(|e| Failure::set_up(format!("the container's root: {e}")))?,
@@ -145,22 +200,33 @@ fn attach_root(plan: &Plan<'_>) -> Result<OwnedFd, Failure> {
         }
     };
     if plan.propagation.0 != mount::SHARED {
-        mount::set_attributes(root.as_fd(), mount::Attributes::propagation(mount::PRIVATE), true).map_err(at)?;
+        mount::set_attributes(root.as_fd(), Attributes::propagation(mount::PRIVATE), true).map_err(at)?;
     }
-    // Over this process's own "/": lookups still start below it, so the host's paths stay in reach until the pivot.
-    let slash = resolve::open_host(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY).map_err(at)?;
-    mount::attach(root.as_fd(), slash.as_fd()).map_err(at)?;
+    let target = match (&plan.root, outer_root) {
+        // Where others live only the folder itself may be mounted over.
+        (Root::Path(path), _) if !plan.created.contains(Namespaces::MOUNT) => Some(path.as_path()),
+        (_, Some(outer_root)) => {
+            mount::attach(root.as_fd(), outer_root.as_fd()).map_err(at)?;
+            None
+        }
+        // Over this process's own "/": lookups still start below it, so the host's paths stay in reach until the pivot.
+        _ => Some(Path::new("/")),
+    };
+    if let Some(target) = target {
+        let target = resolve::open_host(target, OFlags::PATH | OFlags::DIRECTORY).map_err(at)?;
+        mount::attach(root.as_fd(), target.as_fd()).map_err(at)?;
+    }
     Ok(root)
 }
 
 /// After the last file was made in it.
 fn seal_root(plan: &Plan<'_>, root: BorrowedFd<'_>) -> Result<(), Failure> {
     if plan.root_read_only {
-        mount::set_attributes(root, mount::Attributes::read_only(), false)?;
+        mount::set_attributes(root, Attributes::read_only(), false)?;
     }
     if plan.propagation.0 != 0 && plan.propagation.0 != mount::PRIVATE {
         let (propagation, recursive) = plan.propagation;
-        mount::set_attributes(root, mount::Attributes::propagation(propagation), recursive)?;
+        mount::set_attributes(root, Attributes::propagation(propagation), recursive)?;
     }
     Ok(())
 }

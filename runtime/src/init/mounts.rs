@@ -1,8 +1,10 @@
 //! The spec's mounts, in its order. Every source is a detached mount, every target a descriptor found beneath the root.
 
 use super::Setup;
+use super::copy_up;
 use crate::channel::Failure;
 use crate::mount_options::MountOptions;
+use crate::plan::PlannedMount;
 use linux::mount::{self, Attributes, FsOption};
 use linux::{CallError, resolve};
 use oci_spec::runtime::Mount;
@@ -16,9 +18,9 @@ const DIR_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
 
 pub(super) fn mount_all(setup: &mut Setup<'_>) -> Result<(), Failure> {
-    for (wanted, options) in &setup.plan.mounts {
-        mount_one(setup, wanted, options).map_err(|failure| Failure {
-            message: format!("mount {}: {}", name(wanted), failure.message),
+    for mount in &setup.plan.mounts {
+        mount_one(setup, mount).map_err(|failure| Failure {
+            message: format!("mount {}: {}", name(&mount.wanted), failure.message),
             ..failure
         })?;
     }
@@ -33,8 +35,12 @@ fn name(wanted: &Mount) -> String {
     }
 }
 
-fn mount_one(setup: &mut Setup<'_>, wanted: &Mount, options: &MountOptions) -> Result<(), Failure> {
+fn mount_one(setup: &mut Setup<'_>, mount: &PlannedMount) -> Result<(), Failure> {
+    let PlannedMount { wanted, options, source } = mount;
     let destination = wanted.destination();
+    if let Some(source) = source {
+        return attach_bind(setup, source, destination, options);
+    }
     if let Some(source) = setup.plan.mount_sources.iter().find(|s| s.destination == *destination) {
         return attach_bind(setup, &source.mount, destination, options);
     }
@@ -146,7 +152,13 @@ fn attach_filesystem(setup: &Setup<'_>, wanted: &Mount, kind: &str, options: &Mo
             let host = mount::clone_tree(Path::new("/sys"), true)?;
             finish(host.as_fd(), target.as_fd(), &MountOptions { recursive: options.attributes, ..options.clone() })
         }
-        fresh => finish(fresh?.as_fd(), target.as_fd(), options),
+        fresh => {
+            let fresh = fresh?;
+            if options.copy_up {
+                copy_up::copy(target.as_fd(), fresh.as_fd())?;
+            }
+            finish(fresh.as_fd(), target.as_fd(), options)
+        }
     }
 }
 

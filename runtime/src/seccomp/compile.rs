@@ -31,6 +31,8 @@ const RETURN_ERRNO: u32 = 0x0005_0000;
 const X32_BIT: u32 = 0x4000_0000;
 /// arm's private calls start here, far above the common ones.
 const ARM_PRIVATE: u32 = 0xf_0000;
+/// What hands a filter's notifications to the agent.
+const AGENT_CALL: &str = "sendmsg";
 /// The most rules of a profile.
 const MAX_RULES: usize = 8192;
 
@@ -79,10 +81,17 @@ struct Decision {
 }
 
 /// The BPF program of a profile and the flags to load it with.
-pub(crate) fn compile(
-    profile: &LinuxSeccomp,
-    warnings: &mut Vec<String>,
-) -> Result<(Vec<Instruction>, FilterFlags), RuntimeError> {
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) program: Vec<Instruction>,
+    pub(crate) flags: FilterFlags,
+    /// Whether it asks somebody else about a call.
+    pub(crate) notifies: bool,
+}
+
+/// Compiles a profile.
+pub(crate) fn compile(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> Result<Compiled, RuntimeError> {
+    let notifies = check_notifications(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let machines = machines(profile, warnings);
     let mut sections: BTreeMap<u32, BTreeMap<u32, Rc<Decision>>> = BTreeMap::new();
@@ -112,7 +121,22 @@ pub(crate) fn compile(
             program.len()
         )));
     }
-    Ok((program, flags(profile, warnings)))
+    Ok(Compiled { program, flags: flags(profile, notifies, warnings), notifies })
+}
+
+/// Whether any rule asks an agent. What the process needs to reach that agent can't depend on its answer.
+fn check_notifications(profile: &LinuxSeccomp) -> Result<bool, RuntimeError> {
+    let refuse = |what: &str| Err(RuntimeError::Spec(format!("seccomp: SCMP_ACT_NOTIFY can't be used for {what}")));
+    let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
+    if notifies(profile.default_action()) {
+        return refuse("the default action");
+    }
+    let mut rules = profile.syscalls().iter().flatten().filter(|rule| notifies(rule.action())).peekable();
+    let any = rules.peek().is_some();
+    if rules.any(|rule| rule.names().iter().any(|name| name == AGENT_CALL)) {
+        return refuse(&format!("{AGENT_CALL}: the agent is reached by it"));
+    }
+    Ok(any)
 }
 
 fn machines(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> Vec<Machine> {
@@ -127,7 +151,7 @@ fn machines(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> Vec<Machine> 
     machines
 }
 
-fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> FilterFlags {
+fn flags(profile: &LinuxSeccomp, notifies: bool, warnings: &mut Vec<String>) -> FilterFlags {
     let mut flags = FilterFlags::default();
     for flag in profile.flags().iter().flatten() {
         match flag {
@@ -135,6 +159,7 @@ fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> FilterFlags {
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => flags.spec_allow = true,
             // One thread has nobody to synchronise with.
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => {}
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies => flags.wait_killable = true,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
                 warnings.push("seccomp: the flag WAIT_KILLABLE_RECV is of use with notifications only".to_owned());
             }
@@ -158,9 +183,7 @@ fn action(action: LinuxSeccompAction, errno_ret: Option<u32>) -> Result<u32, Run
         LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 | data,
         LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
         LinuxSeccompAction::ScmpActAllow => 0x7fff_0000,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(RuntimeError::Spec("seccomp: SCMP_ACT_NOTIFY is not supported yet".to_owned()));
-        }
+        LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
     })
 }
 

@@ -42,7 +42,7 @@ fn run(program: &[Instruction], number: u32, audit: u32, args: [u64; 6]) -> u32 
 }
 
 fn program(profile: &LinuxSeccomp) -> Vec<Instruction> {
-    compile(profile, &mut Vec::new()).unwrap().0
+    compile(profile, &mut Vec::new()).unwrap().program
 }
 
 fn default_program(capabilities: &[Capability]) -> Vec<Instruction> {

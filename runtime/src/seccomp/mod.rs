@@ -2,10 +2,11 @@
 //! 20 ms for this profile: here numbers with the same answer are joined into ranges and found by bisection.
 
 mod compile;
+mod filter;
 mod numbers;
 mod profile;
 
-pub(crate) use compile::compile;
+pub(crate) use filter::Filter;
 pub use profile::default_profile;
 
 /// Answers of a filter that denies.

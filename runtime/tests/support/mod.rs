@@ -15,6 +15,8 @@ pub struct Bundle {
     dir: tempfile::TempDir,
     pub id: String,
     pub spec: Spec,
+    /// A value for a place in the config that the types of `spec` can't hold.
+    pub raw: Option<(String, serde_json::Value)>,
 }
 
 pub struct Ran {
@@ -50,7 +52,32 @@ impl Bundle {
         let mut linux = spec.linux().clone().unwrap();
         linux.set_cgroups_path(Some(format!("/{id}/group").into()));
         spec.set_linux(Some(linux));
-        Bundle { dir, id, spec }
+        Bundle { dir, id, spec, raw: None }
+    }
+
+    /// A container that runs the prober (examples/prober.rs), which also reports about these paths.
+    pub fn prober(paths: &[&str]) -> Bundle {
+        let bundle = Bundle::new(&[&["/prober"], paths].concat());
+        let test = std::env::current_exe().unwrap();
+        let built = test.parent().unwrap().parent().unwrap().join("examples/prober");
+        fs::copy(&built, bundle.rootfs().join("prober")).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+        bundle
+    }
+
+    /// Runs the prober: what it found.
+    #[track_caller]
+    pub fn probe(&self) -> serde_json::Value {
+        let ran = self.run();
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+        serde_json::from_str(&ran.out).unwrap()
+    }
+
+    /// Runs the prober in the running container.
+    #[track_caller]
+    pub fn probe_exec(&self, args: &[&str]) -> serde_json::Value {
+        let ran = self.exec(&[args, &["/prober"]].concat());
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+        serde_json::from_str(&ran.out).unwrap()
     }
 
     pub fn path(&self) -> &Path {
@@ -90,7 +117,12 @@ impl Bundle {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        fs::write(self.path().join("config.json"), serde_json::to_vec(&self.spec).unwrap()).unwrap();
+        let mut config = serde_json::to_value(&self.spec).unwrap();
+        if let Some((place, value)) = &self.raw {
+            let (above, name) = place.rsplit_once('/').unwrap();
+            config.pointer_mut(above).unwrap()[name] = value.clone();
+        }
+        fs::write(self.path().join("config.json"), config.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ctr-runtime"));
         command.arg("--root").arg(self.path().join("state")).args(args).current_dir(self.path()).stdin(Stdio::null());
         command
