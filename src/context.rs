@@ -87,17 +87,23 @@ impl Context {
         if path.is_absolute() { Ok(path) } else { Ok(self.directory()?.join(path)) }
     }
 
-    /// The engine, opened when first asked for.
-    pub(crate) fn engine(&self) -> Result<&Engine, CliError> {
-        if let Some(engine) = self.engine.get() {
-            return Ok(engine);
-        }
+    /// Moves to where the user is root, and says where the data is; nothing is opened.
+    pub(crate) fn enter(&self) -> Result<EngineConfig, CliError> {
         let (root, state) = self.folders()?;
         let search_path = std::env::var_os("PATH").unwrap_or_default();
         let identity = Identity { user: self.user, state: state.clone(), search_path: search_path.clone() };
         let rootless = engine::enter_user_namespace(&identity)?;
         let mut config = EngineConfig::new(root, state);
         (config.rootless, config.search_path) = (rootless, search_path);
+        Ok(config)
+    }
+
+    /// The engine, opened when first asked for.
+    pub(crate) fn engine(&self) -> Result<&Engine, CliError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let mut config = self.enter()?;
         config.registries = RegistrySettings::from_variables(|name| std::env::var_os(name));
         let engine = Engine::open(config)?;
         if let Some(why) = engine.untold_limit() {

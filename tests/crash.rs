@@ -93,6 +93,8 @@ fn of_a_build_at_random_moments() {
         let ingest = std::fs::read_dir(env.root().join("ingest")).map(Iterator::count).unwrap_or(0);
         (ingest == 0).then_some(())
     });
+    env.ctr("system check --repair").ok();
+    env.ctr("system check").ok().prints("Nothing is wrong.");
 }
 
 #[test]
@@ -106,8 +108,10 @@ fn of_an_import_at_random_moments() {
         running.kill();
         env.ctr("images").ok();
     }
+    env.ctr("system check --repair").ok();
     env.ctr("load -i image.tar").ok();
     env.ctr("run --rm busybox echo whole").ok().prints("whole");
+    env.ctr("system check").ok().prints("Nothing is wrong.");
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod state;
 mod step;
 mod stubs;
 mod top;
+mod usage;
 
 pub use attach::{AttachEvent, AttachOptions, Attached};
 pub use create::Created;
@@ -50,6 +51,7 @@ pub use spec::{
 };
 pub use state::{ProcessId, State, Status};
 pub use step::{StepMount, StepRequest};
+pub use usage::{DiskUsage, Usage};
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

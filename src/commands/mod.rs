@@ -23,6 +23,7 @@ pub(crate) struct CommandEntry {
 
 /// Groups of commands, with what they are about.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage the build cache"),
     ("container", "Manage containers"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
@@ -86,11 +87,16 @@ commands! {
     top ["top", "container top"] Anywhere false;
     unpause ["unpause", "container unpause"] Anywhere false;
     wait ["wait", "container wait"] Anywhere false;
+    builder_du ["builder du"] Anywhere false;
+    builder_prune ["builder prune"] Anywhere false;
     completion ["completion"] Anywhere false;
     container_prune ["container prune"] Anywhere false;
     image_prune ["image prune"] Anywhere false;
     network_ls ["network ls", "network list"] Anywhere false;
     network_inspect ["network inspect"] Anywhere false;
+    system_check ["system check"] Anywhere false;
+    system_df ["system df"] Anywhere false;
+    system_prune ["system prune"] Anywhere false;
     volume_create ["volume create"] Anywhere false;
     volume_inspect ["volume inspect"] Anywhere false;
     volume_ls ["volume ls", "volume list"] Anywhere false;
@@ -101,4 +107,5 @@ commands! {
 mod foreground;
 mod image_names;
 mod inspection;
+mod pruning;
 mod pulling;

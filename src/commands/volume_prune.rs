@@ -1,8 +1,8 @@
 //! `ctr volume prune`.
 
+use super::pruning;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::terminal::prompt;
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -18,23 +18,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
-    let what = if args.all { "all volumes" } else { "anonymous local volumes" };
-    let warning = format!("WARNING! This will remove {what} not used by at least one container.");
-    if !args.force && !prompt::confirm(&warning)? {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let store = context.engine()?.store();
-    let mut names = Vec::new();
-    for volume in store.volumes()? {
-        if (args.all || volume.anonymous) && store.volume_users(&volume.name)?.is_empty() {
-            names.push(volume.name);
-        }
-    }
-    if !names.is_empty() {
-        context.print("Deleted Volumes:")?;
-    }
-    context.for_each(&names, |context, name| {
-        context.engine()?.store().remove_volume(name)?;
-        Ok(Some(name.to_owned()))
-    })
+    let what = match args.all {
+        true => "all volumes not used by at least one container",
+        false => "anonymous local volumes not used by at least one container",
+    };
+    pruning::prune(context, args.force, &[what], |context| pruning::volumes(context, args.all))
 }

@@ -16,6 +16,7 @@
 
 mod archive;
 mod cache;
+mod check;
 mod compression;
 mod containers;
 mod copy;
@@ -36,8 +37,10 @@ mod rebuild;
 mod remove;
 mod sweep;
 mod types;
+mod usage;
 mod volumes;
 
+pub use check::Finding;
 pub use error::StoreError;
 pub use id::new_id;
 pub use lock::Lock;

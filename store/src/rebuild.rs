@@ -55,15 +55,15 @@ impl Store {
             take(path, done);
         }
         for path in entries(&root.join("containers"))? {
-            let done = read(&path.join("row.json")).and_then(|container| store.put_back_container(&container));
+            let done = store.restore_container(&path).map(drop);
             take(path, done);
         }
         for path in entries(&root.join("networks"))? {
-            let done = read(&path).and_then(|network| store.put_back_network(&network));
+            let done = store.restore_network(&path).map(drop);
             take(path, done);
         }
         for path in entries(&root.join("volumes"))? {
-            let done = read(&path.join("volume.json")).and_then(|volume| store.put_back_volume(&volume));
+            let done = store.restore_volume(&path).map(drop);
             take(path, done);
         }
         drop(lock);
@@ -101,26 +101,32 @@ impl Store {
         self.insert_image(image.id.clone(), &config, image.built, manifest, &names).map(drop)
     }
 
-    fn put_back_container(&self, container: &ContainerRow) -> Result<()> {
-        self.db.write("put back a container", |tx| self.insert_container(tx, container))
+    /// The row of a container's folder, of its own file. Always true: whoever has a row is known again.
+    pub(crate) fn restore_container(&self, folder: &Path) -> Result<bool> {
+        let container: ContainerRow = read(&folder.join("row.json"))?;
+        self.db.write("put back a container", |tx| self.insert_container(tx, &container)).map(|()| true)
     }
 
-    fn put_back_network(&self, network: &NetworkRow) -> Result<()> {
+    /// The row of a network's file.
+    pub(crate) fn restore_network(&self, file: &Path) -> Result<bool> {
+        let network: NetworkRow = read(file)?;
         let created = nanoseconds(network.created);
         self.db.write("put back a network", |tx| {
             let sql = "INSERT INTO network (name, id, created, config) VALUES (?,?,?,?)";
             change(tx, sql, (&network.name, &network.id, created, network.config.to_string()))
                 .map_err(self.db.error("put back a network"))?;
-            Ok(())
+            Ok(true)
         })
     }
 
-    fn put_back_volume(&self, volume: &Volume) -> Result<()> {
-        let detail = serde_json::json!(volume).to_string();
+    /// The row of a volume's folder.
+    pub(crate) fn restore_volume(&self, folder: &Path) -> Result<bool> {
+        let volume: Volume = read(&folder.join("volume.json"))?;
+        let detail = serde_json::json!(&volume).to_string();
         let row = (&volume.name, nanoseconds(volume.created), volume.anonymous, detail);
         self.db.write("put back a volume", |tx| {
             change(tx, "INSERT INTO volume VALUES (?,?,?,?)", row).map_err(self.db.error("put back a volume"))?;
-            Ok(())
+            Ok(true)
         })
     }
 }

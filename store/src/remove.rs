@@ -153,7 +153,8 @@ impl Store {
         Ok(collected)
     }
 
-    fn on_disk(&self, folder: &str) -> Result<Vec<String>> {
+    /// The names in a folder of the store.
+    pub(crate) fn on_disk(&self, folder: &str) -> Result<Vec<String>> {
         let path = self.layout.root.join(folder);
         let mut names = Vec::new();
         for entry in fs::read_dir(&path).map_err(StoreError::io("list", &path))? {
@@ -213,7 +214,7 @@ impl Store {
     }
 
     /// Everything rows refer to.
-    fn roots(&self, tx: &Transaction<'_>) -> Result<Roots> {
+    pub(crate) fn roots(&self, tx: &Transaction<'_>) -> Result<Roots> {
         let error = self.db.error("mark what is in use");
         let mut roots = Roots::default();
         for image in self.image_rows(tx)? {
@@ -244,10 +245,11 @@ impl Store {
     }
 }
 
+/// What rows refer to, by the names of files.
 #[derive(Default)]
-struct Roots {
-    layers: HashSet<String>,
-    blobs: HashSet<String>,
+pub(crate) struct Roots {
+    pub(crate) layers: HashSet<String>,
+    pub(crate) blobs: HashSet<String>,
 }
 
 /// A chain's own form of a layer (`<diff id>.<chain>`) is held by whoever holds the layer.
