@@ -88,6 +88,11 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
         Err(error) if error.errno == Errno::ACCESS && !linux::userns::is_initial() => {
             linux::process::fork_into(Namespaces::none(), None)
         }
+        // The container has split its group up: into the part that its init is in.
+        Err(error) if error.errno == Errno::BUSY => {
+            let Ok(Some(group)) = request.cgroup.v2_group_of(request.init_pid) else { return Err(error) };
+            linux::process::fork_into(Namespaces::none(), Some(group.as_fd()))
+        }
         forked => forked,
     };
     let helper = match in_pid_namespace(None, fork)? {

@@ -101,7 +101,7 @@ fn v1_line(rule: &Rule) -> String {
     format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
 }
 
-// Registers: r1 context, r2 type, r3 access, r4 major, r5 minor, r6 scratch, r0 the answer.
+// Registers: r1 context, r2 type, r3 access still to be granted, r4 major, r5 minor, r6 scratch, r0 the answer.
 const LOAD_WORD: u8 = 0x61;
 const MOVE: u8 = 0xb7;
 const MOVE_REGISTER: u8 = 0xbf;
@@ -109,14 +109,13 @@ const AND: u8 = 0x57;
 const SHIFT_RIGHT: u8 = 0x77;
 const JUMP_NOT_EQUAL: u8 = 0x55;
 const JUMP_EQUAL: u8 = 0x15;
-const JUMP_NOT_EQUAL_REGISTER: u8 = 0x5d;
 const EXIT: u8 = 0x95;
 
 fn op(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
     Instruction { code, registers: source << 4 | destination, offset, immediate }
 }
 
-/// The rules as a program: the last that matches decides, none denies.
+/// The rules as a program: of each kind of access the last rule that matches decides, none denies.
 fn compile(rules: &[Rule]) -> Vec<Instruction> {
     let mut program = vec![
         op(LOAD_WORD, 2, 1, 0, 0),
@@ -135,13 +134,17 @@ fn compile(rules: &[Rule]) -> Vec<Instruction> {
         }
         if rule.access != EVERYTHING {
             let access = i32::try_from(rule.access).unwrap_or(0);
-            tests.extend([op(MOVE_REGISTER, 6, 3, 0, 0), op(AND, 6, 0, 0, access)]);
-            // To allow, all that is asked for must be granted; to deny, one forbidden part is enough.
-            tests.push(if rule.allow { op(JUMP_NOT_EQUAL_REGISTER, 6, 3, 0, 0) } else { op(JUMP_EQUAL, 6, 0, 0, 0) });
+            if rule.allow {
+                // What it grants needs no other rule; the rest of what is asked for does.
+                tests.extend([op(AND, 3, 0, 0, !access), op(JUMP_NOT_EQUAL, 3, 0, 0, 0)]);
+            } else {
+                // One forbidden part is enough.
+                tests.extend([op(MOVE_REGISTER, 6, 3, 0, 0), op(AND, 6, 0, 0, access), op(JUMP_EQUAL, 6, 0, 0, 0)]);
+            }
         }
         let length = tests.len();
         for (at, test) in tests.iter_mut().enumerate() {
-            if matches!(test.code, JUMP_NOT_EQUAL | JUMP_EQUAL | JUMP_NOT_EQUAL_REGISTER) {
+            if matches!(test.code, JUMP_NOT_EQUAL | JUMP_EQUAL) {
                 // Past the tests left and the two instructions that answer.
                 test.offset = i16::try_from(length - at - 1 + 2).unwrap_or(0);
             }

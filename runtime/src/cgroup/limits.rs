@@ -91,7 +91,7 @@ impl Writer<'_> {
         match write(&path, value) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.missing(v1_file, controller);
+                self.missing(path.file_name().and_then(|name| name.to_str()).unwrap_or(v1_file), controller);
                 Ok(())
             }
             Err(error) => Err(RuntimeError::file("set a limit: write", path, error)),
@@ -103,6 +103,12 @@ impl Writer<'_> {
             .push(format!("{limit} is not limited: this machine's control groups have no {controller} for it"));
     }
 
+    /// The present value of a v2 file.
+    fn now(&self, file: &str) -> Result<Option<String>, RuntimeError> {
+        let Some(folder) = self.cgroup.v2_folder() else { return Ok(None) };
+        Ok(Some(read(&folder.join(file))?.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
     fn memory(&mut self, memory: &LinuxMemory) -> Result<(), RuntimeError> {
         let limit = memory.limit().filter(|n| *n != 0);
         let swap = memory.swap().filter(|n| *n != 0);
@@ -110,11 +116,7 @@ impl Writer<'_> {
             self.memory_v1(limit, swap)?;
         } else {
             if let Some(swap) = swap {
-                // OCI counts memory and swap together, v2 swap alone.
-                let alone = match limit {
-                    Some(limit) if swap > 0 && limit > 0 => (swap - limit).max(0),
-                    _ => -1,
-                };
+                let alone = self.swap_alone(limit, swap)?;
                 self.set("memory", "memory.memsw.limit_in_bytes", Some("memory.swap.max"), "", &v2_number(alone))?;
             }
             if let Some(limit) = limit {
@@ -132,6 +134,25 @@ impl Writer<'_> {
             self.set("memory", "memory.oom_control", None, "1", "")?;
         }
         Ok(())
+    }
+
+    /// OCI counts memory and swap together, v2 swap alone: what is left for swap, -1 for no limit. An update of swap alone
+    /// counts from the memory limit of now.
+    fn swap_alone(&self, limit: Option<i64>, both: i64) -> Result<i64, RuntimeError> {
+        if both < 0 {
+            return Ok(-1);
+        }
+        let limit = match limit {
+            Some(limit) => Some(limit),
+            None => self.now("memory.max")?.and_then(|text| text.parse().ok()),
+        };
+        match limit {
+            Some(limit) if limit >= 0 && both >= limit => Ok(both - limit),
+            Some(limit) if limit >= 0 => Err(RuntimeError::Spec(format!(
+                "memory and swap ({both}) must not be less than memory alone ({limit})"
+            ))),
+            _ => Err(RuntimeError::Spec("swap can't be limited without a limit of memory".to_owned())),
+        }
     }
 
     /// The memory limit may never be above that of memory and swap, so which is written first depends on the direction.
@@ -165,10 +186,8 @@ impl Writer<'_> {
             if let Some(quota) = cpu.quota().filter(|n| *n != 0) {
                 self.set("cpu", "cpu.cfs_quota_us", None, &quota.to_string(), "")?;
             }
-        } else if cpu.quota().is_some() || cpu.period().is_some() {
-            let quota = cpu.quota().filter(|n| *n > 0).map_or("max".to_owned(), |n| n.to_string());
-            let period = cpu.period().filter(|n| *n != 0).unwrap_or(100_000);
-            self.set("cpu", "cpu.cfs_quota_us", Some("cpu.max"), "", &format!("{quota} {period}"))?;
+        } else {
+            self.cpu_bandwidth(cpu.quota().filter(|n| *n != 0), cpu.period().filter(|n| *n != 0))?;
         }
         if let Some(burst) = cpu.burst() {
             self.set("cpu", "cpu.cfs_burst_us", Some("cpu.max.burst"), &burst.to_string(), &burst.to_string())?;
@@ -190,11 +209,29 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// v2 keeps both in one file: what is not given stays.
+    fn cpu_bandwidth(&mut self, quota: Option<i64>, period: Option<u64>) -> Result<(), RuntimeError> {
+        if quota.is_none() && period.is_none() {
+            return Ok(());
+        }
+        let now = self.now("cpu.max")?.unwrap_or_default();
+        let (old_quota, old_period) = now.split_once(' ').unwrap_or(("max", "100000"));
+        let quota = quota.map_or(old_quota.to_owned(), v2_number);
+        let period = period.map_or(old_period.to_owned(), |n| n.to_string());
+        self.set("cpu", "cpu.cfs_quota_us", Some("cpu.max"), "", &format!("{quota} {period}"))
+    }
+
     fn block_io(&mut self, io: &LinuxBlockIo) -> Result<(), RuntimeError> {
+        let v1 = if self.has("blkio", "blkio.bfq.weight") { "blkio.bfq.weight" } else { "blkio.weight" };
         if let Some(weight) = io.weight().filter(|n| *n != 0) {
-            let v2 = 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990;
-            let v1 = if self.has("blkio", "blkio.bfq.weight") { "blkio.bfq.weight" } else { "blkio.weight" };
-            self.set("blkio", v1, Some("io.weight"), &weight.to_string(), &format!("default {v2}"))?;
+            let v2 = format!("default {}", io_weight(weight));
+            self.set("blkio", v1, Some("io.weight"), &weight.to_string(), &v2)?;
+        }
+        for device in io.weight_device().iter().flatten() {
+            let Some(weight) = device.weight().filter(|n| *n != 0) else { continue };
+            let (major, minor) = (device.major(), device.minor());
+            let (old, new) = (format!("{major}:{minor} {weight}"), format!("{major}:{minor} {}", io_weight(weight)));
+            self.set("blkio", &format!("{v1}_device"), Some("io.weight"), &old, &new)?;
         }
         let throttles = [
             ("blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device()),
@@ -224,13 +261,23 @@ impl Writer<'_> {
         if !plain {
             return Err(RuntimeError::Spec(format!("unified limit {file:?} is not a control file's name")));
         }
-        let controller = file.split('.').next().unwrap_or_default();
-        self.set(&format!("unified {controller}"), file, Some(file), value, value)
+        // The spec wants an error, not a warning, of what this machine can't do.
+        let folder = self.cgroup.v2_folder().filter(|folder| folder.join(file).exists());
+        let folder = folder.ok_or_else(|| {
+            RuntimeError::Spec(format!("unified limit {file}: this machine's control groups (v2) have no such file"))
+        })?;
+        let path = folder.join(file);
+        write(&path, value).map_err(|e| RuntimeError::file("set a limit: write", path, e))
     }
 }
 
 fn v2_number(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+/// v1's 10..1000 on v2's scale of 1..10000.
+fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 
 /// v1's 2..262144 shares on v2's scale of 1..10000 (runtime-spec, "cpu").

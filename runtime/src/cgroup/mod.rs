@@ -13,6 +13,8 @@ pub(crate) use hierarchy::Folder;
 use linux::CallError;
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Pid;
 pub use stats::CgroupStats;
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -178,6 +180,19 @@ impl Cgroup {
         Ok(membership)
     }
 
+    /// The v2 group below this one that a process is in. For a container that has split its group up (systemd, docker): what
+    /// hands controllers down may hold no process itself.
+    pub(crate) fn v2_group_of(&self, pid: Pid) -> Result<Option<OwnedFd>, RuntimeError> {
+        let Some(group) = self.folders.iter().find(|folder| folder.is_v2()) else { return Ok(None) };
+        let text = read(Path::new(&format!("/proc/{}/cgroup", pid.as_raw_nonzero())))?;
+        let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::/")) else { return Ok(None) };
+        let folder = group.mount().join(path);
+        if path.split('/').any(|name| name == "..") || !folder.starts_with(group.folder()) {
+            return Ok(None);
+        }
+        Ok(Some(linux::resolve::open_root(&folder)?))
+    }
+
     pub(crate) fn folders(&self) -> &[Folder] {
         &self.folders
     }
@@ -305,8 +320,13 @@ fn read(path: &Path) -> Result<String, RuntimeError> {
     let mut text = String::new();
     match fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text)) {
         Ok(_) => Ok(text),
-        // Removed between open and read.
-        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(19) => Ok(String::new()),
+        // Removed between open and read; or a threaded group, whose processes are listed further up.
+        Err(error)
+            if error.kind() == ErrorKind::NotFound
+                || [Errno::NODEV, Errno::OPNOTSUPP].iter().any(|e| error.raw_os_error() == Some(e.raw_os_error())) =>
+        {
+            Ok(String::new())
+        }
         Err(error) => Err(RuntimeError::file("read", path, error)),
     }
 }

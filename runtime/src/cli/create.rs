@@ -187,7 +187,7 @@ fn make(
     } else {
         runtime::create(request)?
     };
-    let finished = finish(global, args, bundle, &mut created);
+    let finished = finish(global, args, bundle, &mut created, wait_for_start);
     if finished.is_err() {
         let _killed = created.kill(rustix::process::Signal::KILL);
         let _reaped = created.wait();
@@ -196,8 +196,14 @@ fn make(
     finished.map(|()| created)
 }
 
-/// Writes down what was made.
-fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) -> Result<(), CliError> {
+/// Writes down what was made: what its maker starts at once counts as started, nobody else could do it.
+fn finish(
+    global: &Global,
+    args: &Args,
+    bundle: &Bundle,
+    created: &mut Created,
+    wait_for_start: bool,
+) -> Result<(), CliError> {
     let id = args.id()?;
     for warning in &created.warnings {
         global.log.warn(warning);
@@ -211,7 +217,7 @@ fn finish(global: &Global, args: &Args, bundle: &Bundle, created: &mut Created) 
         bundle: bundle.path.clone(),
         rootfs: bundle.rootfs.clone(),
         created: now(),
-        started: false,
+        started: !wait_for_start,
         cgroup: bundle.cgroup(id),
         cgroup_parents: bundle.cgroup_parents,
         config: bundle.spec.clone(),
@@ -332,11 +338,8 @@ fn run_created(
 ) -> Result<u8, CliError> {
     let mut created = make(global, args, bundle, extra_fds, false)?;
     created.start()?;
-    let mut state = State::load(global, args.id()?)?;
-    state.started = true;
-    if relay.is_none() || args.flag("keep") || has_poststart(&state) {
-        state.save(global)?;
-        poststart(&state)?;
+    if has_poststart(bundle) {
+        poststart(&State::load(global, args.id()?)?)?;
     }
     match relay {
         Some(relay) => relay.until_exit(created.pidfd.as_fd(), created.console.take()),
@@ -344,8 +347,8 @@ fn run_created(
     }
 }
 
-fn has_poststart(state: &State) -> bool {
-    state.config.hooks().as_ref().is_some_and(|hooks| hooks.poststart().is_some())
+fn has_poststart(bundle: &Bundle) -> bool {
+    bundle.spec.hooks().as_ref().is_some_and(|hooks| hooks.poststart().is_some())
 }
 
 fn socket() -> Result<OwnedFd, CliError> {

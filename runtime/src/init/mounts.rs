@@ -177,7 +177,10 @@ fn attach_cgroups(setup: &Setup<'_>, destination: &Path, options: &MountOptions)
     if let [only] = folders
         && only.is_v2()
     {
-        let tree = mount::clone_tree(only.folder(), false)?;
+        // Without a namespace the container sees its group's name from the top, and looks for its folder there.
+        let own_view = setup.plan.new_cgroup_namespace
+            || setup.plan.joined.iter().any(|(kind, ..)| *kind == linux::process::Namespaces::CGROUP);
+        let tree = mount::clone_tree(if own_view { only.folder() } else { only.mount() }, false)?;
         return finish(tree.as_fd(), target.as_fd(), &options);
     }
     let tmpfs = mount::new_filesystem("tmpfs", Some("tmpfs"), &[FsOption { key: "mode", value: Some("755") }], 0)?;
