@@ -47,7 +47,8 @@ impl Unfit {
     fn failure(self, name: &str) -> Failure {
         match self {
             Unfit::Missing(errno) => Failure::not_found(format!("exec: {name:?}: stat {name}: {}", plain(errno))),
-            Unfit::Directory => Failure::not_executable(format!("exec: {name:?}: is a directory")),
+            // Clients look for the second half, to tell 126.
+            Unfit::Directory => Failure::not_executable(format!("exec: {name:?}: is a directory: permission denied")),
             Unfit::Denied => Failure::not_executable(format!("exec: {name:?}: permission denied")),
         }
     }

@@ -28,7 +28,7 @@ fn what_is_missing_is_named() {
     let cases: &[(&str, &str, u32, i32, &str)] = &[
         ("nosuch", "", 0, 127, "exec: \"nosuch\": executable file not found in $PATH"),
         ("/nosuch", "", 0, 127, "exec: \"/nosuch\": stat /nosuch: no such file or directory"),
-        ("/etc", "", 0, 126, "exec: \"/etc\": is a directory"),
+        ("/etc", "", 0, 126, "exec: \"/etc\": is a directory: permission denied"),
         ("/script", "#!/bin/sh\n", 0o644, 126, "exec: \"/script\": permission denied"),
         ("/script", "#!/bin/bash\n", 0o755, 127, "the interpreter /bin/bash of its first line is not in the image"),
         ("/script", "#!/bin/sh\r\n", 0o755, 127, "its first line ends in CRLF"),
@@ -183,4 +183,37 @@ fn the_environment_is_the_spec_s_alone() {
         inside("env | grep -v -E '^(PWD|SHLVL|OLDPWD|_)='"),
         "HOME=/root\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
     );
+}
+
+#[test]
+fn a_working_directory_that_only_root_may_enter_is_entered() {
+    let mut bundle = Bundle::sh("pwd; id -u; ls");
+    fs::set_permissions(bundle.rootfs().join("root"), fs::Permissions::from_mode(0o700)).unwrap();
+    bundle.json(|spec| {
+        spec["process"]["user"] = serde_json::json!({"uid": 1000, "gid": 1000});
+        spec["process"]["cwd"] = "/root".into();
+    });
+    let ran = bundle.run();
+    assert_eq!(ran.out, "/root\n1000\n", "{}", ran.err);
+    assert!(ran.err.contains("Permission denied"), "reading it is another matter: {}", ran.err);
+}
+
+#[test]
+fn a_tmpfs_of_no_said_mode_takes_that_of_the_folder_or_is_everybody_s() {
+    let mut bundle = Bundle::sh("stat -c '%a %n' /new /etc /said");
+    fs::set_permissions(bundle.rootfs().join("etc"), fs::Permissions::from_mode(0o750)).unwrap();
+    bundle.mount("/new", "tmpfs", "tmpfs", &[]).mount("/etc", "tmpfs", "tmpfs", &[]);
+    bundle.mount("/said", "tmpfs", "tmpfs", &["mode=700"]);
+    assert_eq!(bundle.run().out, "1777 /new\n750 /etc\n700 /said\n");
+}
+
+#[test]
+fn a_file_on_a_folder_is_told_as_such() {
+    for (source, target) in [("etc/passwd", "/bin"), ("etc", "/etc/passwd")] {
+        let mut bundle = Bundle::sh("true");
+        let source = bundle.rootfs().join(source);
+        bundle.mount(target, "bind", source.to_str().unwrap(), &["bind"]);
+        let ran = bundle.run();
+        assert!(ran.code == 1 && ran.err.contains("not a directory: a file can't be mounted"), "{}", ran.err);
+    }
 }

@@ -62,6 +62,12 @@ fn programs_run_and_say_how_they_ended() {
     docker.docker("run --rm busybox sh -c 'exit 7'").run().fails(7);
     docker.docker("run --rm busybox no-such-program").run().fails(127).says("executable file not found");
     docker.docker("run --rm busybox /etc/passwd").run().fails(126).says("permission denied");
+    docker.docker("run --rm busybox /bin").run().fails(126).says("is a directory");
+    docker
+        .docker("run --rm -v /etc/hosts:/bin busybox true")
+        .run()
+        .fails(125)
+        .says("Are you trying to mount a directory onto a file");
     docker.docker("run --rm -i busybox cat").stdin("from outside").run().ok().prints("from outside");
     let mut terminal = docker.docker("run --rm -it busybox sh").terminal(30, 100);
     // The client tells the daemon of a size when it comes to it.

@@ -61,7 +61,6 @@ fn programs_run_and_say_how_they_ended() {
         .run()
         .fails(1);
     podman.run("--rm --privileged busybox sh -c 'mount -t tmpfs x /mnt && echo mounted'").run().ok().prints("mounted");
-    podman.run("--rm --userns=auto busybox true").run();
     assert_eq!(podman.sandbox.cgroups_of("libpod-"), Vec::<std::path::PathBuf>::new());
 }
 
@@ -128,6 +127,11 @@ fn volumes_limits_and_pods() {
         .run()
         .fails(1)
         .prints("kept\n");
+    podman.run("--rm --tmpfs /new -u 1000 busybox touch /new/mine").run().ok();
+    podman.run("--rm -u 1000 -w /root busybox pwd").run().ok().prints("/root");
+    podman.run("--rm --uidmap 0:100000:5000 busybox sh -c 'id -u; cat /proc/self/uid_map'").run().ok().prints("100000");
+    // A systemd inside wants its own hierarchy to write to, bound below the read-only /sys/fs/cgroup.
+    podman.run("--rm --systemd always busybox sh -c 'echo $container; mkdir /run/lock/x'").run().ok().prints("podman");
     podman.run("--rm --memory 20m busybox tail /dev/zero").run().fails(137);
     podman
         .run("--rm --sysctl kernel.msgmax=5555 --hostname here busybox sh -c 'cat /proc/sys/kernel/msgmax; hostname'")

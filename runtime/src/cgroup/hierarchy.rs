@@ -3,9 +3,9 @@
 use crate::RuntimeError;
 use std::path::{Path, PathBuf};
 
-/// The v1 controllers a container joins. The others (freezer where there is a v2 hierarchy to freeze by, systemd's own,
-/// net_cls …) would cost a folder each and limit nothing.
-const V1_CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "hugetlb"];
+/// The v1 hierarchies a container joins: what limits it, and systemd's own, which says whose a process is and which a systemd
+/// inside needs. The others (freezer where there is a v2 hierarchy to freeze by, net_cls …) would cost a folder each and do nothing.
+const V1_CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "hugetlb", "name=systemd"];
 /// What v2 does itself, by eBPF and cgroup.freeze.
 const V1_WITHOUT_V2: &[&str] = &["devices", "freezer"];
 
@@ -107,7 +107,10 @@ mod tests {
     fn each_kind_of_machine_gives_its_folders() {
         let hybrid = parse(HYBRID, "/ctr/x");
         let folders: Vec<_> = hybrid.iter().map(|f| f.folder().to_str().unwrap()).collect();
-        assert_eq!(folders, ["/sys/fs/cgroup/unified/ctr/x", "/sys/fs/cgroup/cpu,cpuacct/ctr/x"]);
+        assert_eq!(
+            folders,
+            ["/sys/fs/cgroup/unified/ctr/x", "/sys/fs/cgroup/cpu,cpuacct/ctr/x", "/sys/fs/cgroup/systemd/ctr/x"]
+        );
         assert_eq!(hybrid[1].link_names().collect::<Vec<_>>(), ["cpu", "cpuacct"]);
 
         let v1 = parse(HYBRID.lines().take(4).collect::<Vec<_>>().join("\n").as_str(), "/ctr/x");

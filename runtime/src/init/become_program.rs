@@ -64,8 +64,10 @@ pub(crate) fn run_program(environment: Environment<'_>) -> Result<Infallible, Fa
     keep_own_descriptors(&environment)?;
     set_limits(process, &mut environment.warnings)?;
     let home = home(process);
+    // Before the user changes, since it may be a folder of another's, as for docker; and again where not even root may enter.
+    let entered = enter_cwd(&process.cwd);
     change_user(process)?;
-    enter_cwd(&process.cwd)?;
+    entered.or_else(|_| enter_cwd(&process.cwd))?;
     let path = program::find(&process.args[0].to_string_lossy(), &process.env)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     // After every change of credentials: each of them clears it, and makes the process dumpable again.

@@ -65,14 +65,29 @@ fn missing_source(source: &Path, error: &CallError) -> Failure {
 }
 
 fn attach_bind(setup: &Setup<'_>, tree: &OwnedFd, destination: &Path, options: &MountOptions) -> Result<(), Failure> {
-    let stat = rustix::fs::fstat(tree).map_err(|e| CallError::new("fstat", "the source", e))?;
-    let root = setup.root.as_fd();
-    let target = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        resolve::create_dir(root, destination, DIR_MODE)?
-    } else {
-        resolve::create_file(root, destination, FILE_MODE)?
+    let is_folder = |fd: BorrowedFd<'_>| {
+        let stat = rustix::fs::fstat(fd).map_err(|e| CallError::path("fstat", destination, e))?;
+        Ok::<_, CallError>(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     };
+    let (root, folder) = (setup.root.as_fd(), is_folder(tree.as_fd())?);
+    let target = if folder {
+        resolve::create_dir(root, destination, DIR_MODE)
+    } else {
+        resolve::create_file(root, destination, FILE_MODE)
+    };
+    let target = match target {
+        Err(error) if error.errno == Errno::NOTDIR => return Err(mismatch()),
+        target => target?,
+    };
+    if is_folder(target.as_fd())? != folder {
+        return Err(mismatch());
+    }
     finish(tree.as_fd(), target.as_fd(), options)
+}
+
+/// In words that docker knows.
+fn mismatch() -> Failure {
+    Failure::set_up("not a directory: a file can't be mounted on a folder, nor a folder on a file")
 }
 
 /// Sets what is to hold for a detached mount, then shows it. Never the other way round: a read-only mount is at no
@@ -130,16 +145,18 @@ fn data(options: &MountOptions) -> Vec<FsOption<'_>> {
 
 fn attach_filesystem(setup: &Setup<'_>, wanted: &Mount, kind: &str, options: &MountOptions) -> Result<(), Failure> {
     let destination = wanted.destination();
+    let mut data = data(options);
+    let decide_mode = kind == "tmpfs" && !data.iter().any(|option| option.key == "mode");
+    let is_new = decide_mode && resolve::open(setup.root.as_fd(), destination, OFlags::PATH).is_err();
     let target = match kind {
         "sysfs" => real_dir(setup, destination)?,
         _ => resolve::create_dir(setup.root.as_fd(), destination, DIR_MODE)?,
     };
     let mode;
-    let mut data = data(options);
-    if kind == "tmpfs" && !data.iter().any(|option| option.key == "mode") {
-        // A tmpfs over a folder keeps its mode, so that /tmp stays 1777 and /run 755.
+    if decide_mode {
+        // A tmpfs over a folder keeps its mode, so that /tmp stays 1777 and /run 755; over none it is everybody's.
         let stat = rustix::fs::fstat(&target).map_err(|e| CallError::path("fstat", destination, e))?;
-        mode = format!("{:o}", stat.st_mode & 0o7777);
+        mode = if is_new { "1777".to_owned() } else { format!("{:o}", stat.st_mode & 0o7777) };
         data.push(FsOption { key: "mode", value: Some(&mode) });
     }
     if kind == "devpts" {
