@@ -191,6 +191,18 @@ fn stages_build_side_by_side(home: &Home) {
     assert!(!outcome.steps.iter().any(|step| step.contains("never")));
 }
 
+fn a_failure_ends_the_processes_of_other_stages(home: &Home) {
+    // Without that this build takes a day.
+    let text = "FROM busybox AS slow\nRUN --mount=type=cache,target=/c touch /c/up && sleep 86400\n\
+                FROM busybox AS failing\nRUN --mount=type=cache,target=/c until test -e /c/up; do usleep 1000; done; exit 4\n\
+                FROM scratch\nCOPY --from=slow /etc /slow\nCOPY --from=failing /etc /failing\n";
+    let error = home.try_build(text, |_| {}).err().unwrap();
+    assert!(
+        error.to_string().starts_with("Containerfile:4: ") && error.to_string().ends_with("exit code: 4"),
+        "{error}"
+    );
+}
+
 fn two_builds_at_once_do_not_break_each_other(home: &Home) {
     home.file("shared", "s");
     let text = "FROM busybox\nCOPY shared /s\nRUN echo at-once > /x\n";
@@ -211,14 +223,7 @@ fn main() {
     if let Some(code) = engine::hidden_mode(&arguments) {
         std::process::exit(code);
     }
-    // The harness' own arguments (a filter) choose by name.
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
-        println!("skipped: needs root and {BUSYBOX}");
-        return;
-    }
-    let home = Home::new();
-    let tests: [Case; 8] = [
+    let tests: [Case; 9] = [
         ("a_layer_is_what_the_process_wrote", a_layer_is_what_the_process_wrote),
         ("processes_see_environment_folder_and_user", processes_see_environment_folder_and_user),
         ("both_forms_and_heredocs_run", both_forms_and_heredocs_run),
@@ -226,9 +231,25 @@ fn main() {
         ("secrets_reach_the_process_and_nothing_else", secrets_reach_the_process_and_nothing_else),
         ("caches_live_on_and_binds_are_read", caches_live_on_and_binds_are_read),
         ("stages_build_side_by_side", stages_build_side_by_side),
+        ("a_failure_ends_the_processes_of_other_stages", a_failure_ends_the_processes_of_other_stages),
         ("two_builds_at_once_do_not_break_each_other", two_builds_at_once_do_not_break_each_other),
     ];
-    for (name, test) in tests.iter().filter(|(name, _)| name.contains(&filter)) {
+    // What nextest asks of a harness: a list of the tests (none are ignored), then each by its exact name.
+    let is_given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if is_given("--list") {
+        for (name, _) in tests.iter().filter(|_| !is_given("--ignored")) {
+            println!("{name}: test");
+        }
+        return;
+    }
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
+        println!("skipped: needs root and {BUSYBOX}");
+        return;
+    }
+    let home = Home::new();
+    let is_wanted = |name: &str| if is_given("--exact") { name == filter } else { name.contains(&filter) };
+    for (name, test) in tests.iter().filter(|(name, _)| is_wanted(name)) {
         test(&home);
         println!("test {name} ... ok");
     }

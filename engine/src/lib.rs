@@ -50,7 +50,7 @@ pub use spec::{
     NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit,
 };
 pub use state::{ProcessId, State, Status};
-pub use step::{StepMount, StepRequest};
+pub use step::{Cancel, StepMount, StepRequest};
 pub use usage::{DiskUsage, Usage};
 
 use std::ffi::OsString;

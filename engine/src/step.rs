@@ -23,9 +23,11 @@ use oci::UserSpec;
 use runtime::{CreateRequest, Created, Root, Stdio};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a RUN step runs, and in what.
@@ -88,10 +90,55 @@ enum HelperReport {
 const HOSTNAME: &str = "buildstep";
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
+/// What ends the steps of one build together: those that run are killed, later ones are not begun.
+#[derive(Debug, Default)]
+pub struct Cancel {
+    is_cancelled: AtomicBool,
+    /// The steps that run, by a number each.
+    running: Mutex<BTreeMap<usize, Attached>>,
+}
+
+impl Cancel {
+    /// Ends them; once is enough.
+    pub fn cancel(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_cancelled.store(true, Ordering::SeqCst);
+        for step in running.values() {
+            // One that cannot be reached has ended.
+            let _ended = step.signal(Signal::KILL.as_raw());
+        }
+    }
+
+    /// Whether they are, or are just being, ended.
+    pub fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Does `work` for a step that runs, within reach of [`Cancel::cancel`].
+    fn within<T>(&self, step: &Attached, work: impl FnOnce() -> T) -> Result<T> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(number, step.try_clone()?);
+        if self.is_cancelled() {
+            let _ended = step.signal(Signal::KILL.as_raw());
+        }
+        drop(running);
+        let done = work();
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        Ok(done)
+    }
+}
+
 impl Engine {
     /// Runs one step to its end; `output` gets what it writes. Callable from several threads at once. The step dies with
-    /// the caller.
-    pub fn run_step(&self, request: &StepRequest, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
+    /// the caller, and by `cancel`.
+    pub fn run_step(
+        &self,
+        request: &StepRequest,
+        cancel: &Cancel,
+        output: &mut dyn FnMut(LogStream, &[u8]),
+    ) -> Result<ExitStatus> {
         if request.argv.first().is_none_or(String::is_empty) {
             return Err(EngineError::Invalid("a step without a command".to_owned()));
         }
@@ -118,7 +165,7 @@ impl Engine {
             network,
             user_network,
         };
-        let done = run_helper(&helper, output);
+        let done = run_helper(&helper, cancel, output);
         if helper.network.is_some() {
             // Only the row is left; the next command would clear it as well.
             let _later = self.store().release_addresses(&helper.id, None);
@@ -147,7 +194,7 @@ impl Engine {
     }
 }
 
-fn run_helper(helper: &HelperRequest, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
+fn run_helper(helper: &HelperRequest, cancel: &Cancel, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
     let (ours, theirs) = socket_pair()?;
     let (client, their_client) = socket_pair()?;
     let (control, their_control) = socket_pair()?;
@@ -163,6 +210,12 @@ fn run_helper(helper: &HelperRequest, output: &mut dyn FnMut(LogStream, &[u8])) 
         Some(HelperReport::Failed(failure)) => return Err(failure.into()),
         None => return Err(EngineError::Invalid("the step's helper died".to_owned())),
     }
+    let handle = attached.try_clone()?;
+    cancel.within(&handle, || follow(&mut attached, output))?
+}
+
+/// Hands a step's output on until it ends.
+fn follow(attached: &mut Attached, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
     loop {
         match attached.next()? {
             Some(AttachEvent::Stdout(bytes)) => output(LogStream::Stdout, &bytes),

@@ -19,6 +19,7 @@ use crate::plan::Plan;
 use crate::request::BuildRequest;
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{DigestTable, Tree};
+use engine::Cancel;
 use jiff::Timestamp;
 use oci::{Digest, ImageConfig};
 use state::StageState;
@@ -26,7 +27,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -40,7 +41,8 @@ pub(crate) struct Build<'a> {
     stages: Vec<Mutex<Option<Arc<StageState>>>>,
     context: OnceLock<Arc<Tree>>,
     next_step: AtomicUsize,
-    failed: AtomicBool,
+    /// Set by the first failure: it ends what other stages are at.
+    cancel: Cancel,
     /// The first error, or the one of the earliest line.
     error: Mutex<Option<BuildError>>,
     warnings: Mutex<Vec<Warning>>,
@@ -66,7 +68,7 @@ impl<'a> Build<'a> {
             stages: plan.stages.iter().map(|_| Mutex::new(None)).collect(),
             context: OnceLock::new(),
             next_step: AtomicUsize::new(0),
-            failed: AtomicBool::new(false),
+            cancel: Cancel::default(),
             error: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             images: Mutex::new(BTreeMap::new()),
@@ -106,13 +108,13 @@ impl<'a> Build<'a> {
         if let Some(done) = &*cell {
             return Ok(Arc::clone(done));
         }
-        if self.failed.load(Ordering::Relaxed) {
+        if self.cancel.is_cancelled() {
             return Err(StepError::Cancelled);
         }
         match self.build_stage(index) {
             Ok(state) => Ok(Arc::clone(cell.insert(Arc::new(state)))),
             Err(error) => {
-                self.failed.store(true, Ordering::Relaxed);
+                self.cancel.cancel();
                 Err(error)
             }
         }
@@ -120,7 +122,7 @@ impl<'a> Build<'a> {
 
     /// Notes the error that ends the build, with its line; the first one counts.
     fn fail(&self, error: StepError, span: crate::parser::Span) -> StepError {
-        self.failed.store(true, Ordering::Relaxed);
+        self.cancel.cancel();
         if !matches!(error, StepError::Cancelled) {
             lock(&self.error).get_or_insert_with(|| error.at(self.plan.source.line(span)));
         }

@@ -100,7 +100,7 @@ impl Build<'_> {
 
     fn run_process(&self, request: &StepRequest, script: &Script, step: &Step<'_, '_>) -> StepResult<()> {
         let mut tail = Tail::default();
-        let status = self.engine.run_step(request, &mut |stream, bytes| {
+        let status = self.engine.run_step(request, &self.cancel, &mut |stream, bytes| {
             tail.add(bytes);
             let stream = match stream {
                 LogStream::Stdout => OutputStream::Stdout,
@@ -110,6 +110,9 @@ impl Build<'_> {
         })?;
         if status.code == 0 {
             return Ok(());
+        }
+        if self.cancel.is_cancelled() {
+            return Err(StepError::Cancelled);
         }
         let mut output_tail = tail.lines();
         if status.oom_killed {

@@ -8,7 +8,6 @@ use crate::plan::{Base, froms};
 use crate::step_error::{StepError, StepResult};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 /// Where a step stands, for its name and its place in the cache.
 pub(super) struct Position<'p> {
@@ -49,7 +48,7 @@ impl Build<'_> {
         let total = layered + 1 + triggers.iter().filter(|step| step.instruction.makes_layer()).count();
         let mut number = 1;
         for located in triggers.iter().chain(&stage.steps) {
-            if self.failed.load(Ordering::Relaxed) {
+            if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
             }
             number += usize::from(located.instruction.makes_layer());
