@@ -58,6 +58,7 @@ base-images: build ## busybox and debian:bookworm out of Debian's packages, into
 
 bench: build ## Side by side with podman, crun and runc; see bench/README.md
 	@bench/run.sh $(RELEASE)/ctr
+	@bench/runtime.sh $(RELEASE)/ctr-runtime
 
 install: build ## Into /usr/local/bin (PREFIX=, DESTDIR=)
 	install -D -m 755 $(RELEASE)/ctr $(DESTDIR)$(PREFIX)/bin/ctr

@@ -13,7 +13,7 @@ ctr=$(realpath "${1:-target/$(rustc -vV | sed -n 's/^host: //p')/release/ctr-run
 [ "$(id -u)" -eq 0 ] || { echo "bench: as root" >&2; exit 1; }
 [ -x "$ctr" ] || { echo "bench: no $ctr: cargo build --release -p runtime" >&2; exit 1; }
 if [ -z "${BENCH_INSIDE:-}" ]; then
-    scripts/need hyperfine crun runc jq python3 busybox=busybox-static unshare=util-linux
+    scripts/need hyperfine crun runc jq time busybox=busybox-static unshare=util-linux
     exec env BENCH_INSIDE=yes unshare --mount "$0" ${quick:+--quick} "$ctr"
 fi
 # crun 1.8 takes a hybrid machine for a v2 one as soon as the empty v2 tree is mounted.
@@ -39,7 +39,7 @@ ratio() { jq -r "(.results[0].median / .results[1].median) * 100 | round / 100" 
 row() { printf '| %s | %s | %s | %s | %s |\n' "$@"; }
 
 printf 'kernel %s, %s cores, %s, %s\n\n' "$(uname -r)" "$(nproc)" "$(crun --version | head -n 1)" "$(runc --version | head -n 1)"
-row '`run` of /bin/true' ctr-runtime crun runc '× crun'
+row 'run of /bin/true' ctr-runtime crun runc '× crun'
 printf '| --- | ---: | ---: | ---: | ---: |\n'
 
 measure --warmup 3 --runs "$rounds" "$(run "$ours")" "$(run "$crun")" "$(run "$runc")"
@@ -48,16 +48,17 @@ measure --warmup 1 --runs "$apart" --prepare 'sleep 0.25' "$(run "$ours")" "$(ru
 row '250 ms apart, ms' "$(ms 0)" "$(ms 1)" "$(ms 2)" "$(ratio)"
 
 # The most of any process of a run, its container's included.
-rss() { python3 -c 'import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True)
-print(round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1))' $(run "$1"); }
+rss() {
+    # shellcheck disable=SC2046 # a list of words
+    /usr/bin/time -f %M $(run "$1") 2>&1 | awk '{ printf "%.2f", $1 / 1024 }'
+}
 mine=$(rss "$ours") theirs=$(rss "$crun")
 row 'peak RSS, MiB' "$mine" "$theirs" "$(rss "$runc")" "$(jq -n "$mine / $theirs * 100 | round / 100")"
 
 # Fifty at once, from the first start to the last end.
 crowd() {
-    local all=() begin end n round
-    for round in $(seq "$crowds"); do
+    local all=() begin end n
+    while [ ${#all[@]} -lt "$crowds" ]; do
         begin=$(date +%s%N)
         for n in $(seq 50); do $1 run --bundle "$work/bundle" "crowd$n" & done
         wait

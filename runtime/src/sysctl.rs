@@ -55,6 +55,7 @@ pub(crate) fn file(name: &str, value: &str, own: impl Fn(LinuxNamespaceType) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn only_what_a_namespace_holds_is_allowed() {
@@ -69,5 +70,17 @@ mod tests {
         }
         assert_eq!(all("net.ipv4.ip_forward", "1\nkernel.core_pattern=x"), None);
         assert!(file("net.ipv4.ip_forward", "1", |_| false).is_err());
+    }
+    proptest! {
+        #[test]
+        fn no_name_leads_out_of_the_namespaces(name in "(net|kernel|fs|user|vm)?[./a-z_*-]{0,24}", value in ".{0,12}") {
+            if let Ok(path) = file(&name, &value, |_| true) {
+                let text = path.to_str().unwrap_or_default().to_owned();
+                let allowed = ["sys/net/", "sys/fs/mqueue/", "sys/kernel/"];
+                prop_assert!(allowed.iter().any(|folder| text.starts_with(folder)), "{}", text);
+                prop_assert!(path.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{}", text);
+                prop_assert!(!value.contains('\n'));
+            }
+        }
     }
 }
