@@ -46,6 +46,17 @@ fn masked_paths_read_empty_and_read_only_ones_refuse_writes() {
 }
 
 #[test]
+fn what_covers_a_masked_file_can_t_be_changed() {
+    // It is the host's /dev/null, whose owner, mode and times a container must not set: tried with a date, which does no harm.
+    let out = inside(
+        "for f in kcore keys timer_list; do [ -c /proc/$f ] || continue; echo covered; \
+         for change in 'touch -d 2001-01-01' 'chmod 666' 'chown 0:0'; do $change /proc/$f 2>&1 && echo changed; done; done; true",
+    );
+    assert!(out.contains("covered"), "{out}");
+    assert_eq!(out.matches("Read-only file system").count(), 3 * out.matches("covered").count(), "{out}");
+}
+
+#[test]
 fn mounts_devices_and_links_are_docker_s() {
     let out = inside(
         "cat /proc/self/mounts; ls -l /dev; stat -c '%a %n' /dev /dev/shm /dev/null; for l in ptmx fd stdin core; do readlink /dev/$l; done",

@@ -68,6 +68,9 @@ impl Covers {
         }
         let null = self.null.as_ref().ok_or_else(|| Failure::set_up("no cover"))?;
         let cover = mount::clone_fd(null.as_fd(), false)?;
+        // It is the host's file: what a container might write through it is nothing, but its owner and mode would be for all.
+        let attributes = mount::READ_ONLY | mount::NO_SUID | mount::NO_EXEC;
+        mount::set_attributes(cover.as_fd(), Attributes { set: attributes, ..Attributes::default() }, false)?;
         Ok(mount::attach(cover.as_fd(), target)?)
     }
 
