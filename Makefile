@@ -9,7 +9,7 @@ PREFIX  ?= /usr/local
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-vm unit e2e lint base-images bench install uninstall clean
+.PHONY: help build demo test test-vm unit e2e fuzz lint base-images bench install uninstall clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,10 @@ e2e: ## The end-to-end tests alone: make e2e [T=run]
 	@scripts/test-deps
 	@scripts/base-images --tar >/dev/null
 	cargo test --profile e2e $(if $(T),--test $(T),--test '*') --no-fail-fast
+
+fuzz: ## Each fuzz target for a minute (FUZZ_SECONDS=60), with a stable compiler
+	@scripts/need c++=g++
+	@scripts/fuzz
 
 lint: ## Formatting, clippy, licences and advisories
 	@scripts/need cc=build-essential

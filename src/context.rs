@@ -1,6 +1,7 @@
 //! What every command gets: where the data is, the environment, the output, the engine.
 
 use crate::error::CliError;
+use crate::output::table::printable_lines;
 use engine::{Engine, EngineConfig, Identity, RegistrySettings};
 use rustix::termios::{isatty, tcgetwinsize};
 use std::cell::OnceCell;
@@ -129,7 +130,7 @@ impl Context {
 
     /// A warning to standard error.
     pub(crate) fn warn(&self, message: impl Display) {
-        let _ = writeln!(io::stderr(), "WARNING: {message}");
+        let _ = writeln!(io::stderr(), "WARNING: {}", printable_lines(&message.to_string()));
     }
 
     /// A plain line to standard error.
@@ -139,7 +140,8 @@ impl Context {
 
     /// An error to standard error: the one place where errors are shown.
     pub(crate) fn report(&self, error: &CliError) {
-        let message = error.to_string();
+        // What an image or a container calls its things may be part of it.
+        let message = printable_lines(&error.to_string());
         let mut err = io::stderr().lock();
         if !message.is_empty() {
             let _ = writeln!(err, "ctr: {message}");

@@ -9,6 +9,7 @@ pub mod mount;
 pub mod netlink;
 mod overlay;
 pub mod process;
+pub mod procfs;
 pub mod pty;
 pub mod resolve;
 pub mod schedule;

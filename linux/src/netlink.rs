@@ -168,7 +168,8 @@ impl Message {
         }
     }
 
-    fn finish(&self, sequence: u32, into: &mut Vec<u8>) -> Result<(), NetlinkError> {
+    /// Adds the message to a datagram, under this number.
+    pub fn encode(&self, sequence: u32, into: &mut Vec<u8>) -> Result<(), NetlinkError> {
         let len = u32::try_from(self.bytes.len()).map_err(|_| NetlinkError::TooLong)?;
         if self.overflow {
             return Err(NetlinkError::TooLong);
@@ -346,7 +347,7 @@ impl Socket {
         let mut datagram = Vec::with_capacity(messages.iter().map(|message| message.bytes.len()).sum());
         for message in messages {
             self.sequence = self.sequence.wrapping_add(1);
-            message.finish(self.sequence, &mut datagram)?;
+            message.encode(self.sequence, &mut datagram)?;
         }
         let sent = rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, &datagram, SendFlags::empty()))
             .map_err(|errno| CallError::new("send", "netlink", errno))?;
@@ -420,7 +421,7 @@ mod tests {
             m.put_u32(1, 5).append(&[9; 3]);
         });
         let mut bytes = Vec::new();
-        message.finish(4, &mut bytes).unwrap();
+        message.encode(4, &mut bytes).unwrap();
         let all: Vec<_> = answers(&bytes).map(Result::unwrap).collect();
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].kind, all[0].flags, all[0].sequence), (16, CREATE | REQUEST, 4));
@@ -433,12 +434,12 @@ mod tests {
     fn an_attribute_too_long_for_its_field_is_refused() {
         let mut message = Message::new(16, 0, &[]);
         message.put(1, &[0; 70_000]);
-        assert_eq!(message.finish(1, &mut Vec::new()), Err(NetlinkError::TooLong));
+        assert_eq!(message.encode(1, &mut Vec::new()), Err(NetlinkError::TooLong));
         let mut message = Message::new(16, 0, &[]);
         message.nest(1, |m| {
             m.put(2, &[0; 40_000]).put(3, &[0; 40_000]);
         });
-        assert_eq!(message.finish(1, &mut Vec::new()), Err(NetlinkError::TooLong));
+        assert_eq!(message.encode(1, &mut Vec::new()), Err(NetlinkError::TooLong));
     }
 
     #[test]
@@ -475,7 +476,7 @@ mod tests {
                 message.put(*kind, data);
             }
             let mut bytes = Vec::new();
-            message.finish(1, &mut bytes).unwrap();
+            message.encode(1, &mut bytes).unwrap();
             let back: Vec<_> = attributes(&bytes[HEADER_LEN..]).map(|(kind, data)| (kind, data.to_vec())).collect();
             proptest::prop_assert_eq!(back, all);
         }

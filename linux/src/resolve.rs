@@ -3,9 +3,9 @@
 //! RESOLVE_IN_ROOT), and what comes back is a descriptor.
 
 use crate::CallError;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -28,6 +28,19 @@ pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd,
 /// Opens a path beneath `root` none of whose components is a link (ELOOP if one is).
 pub fn open_no_links(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, CallError> {
     open_with(root, path, flags, ResolveFlags::NO_SYMLINKS)
+}
+
+/// Opens a regular file beneath `root` for reading; EINVAL for anything else. The image or a process of the container may have
+/// put a device there, and already the opening of some does things to the machine: the file is looked at first.
+pub fn open_regular(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, CallError> {
+    let found = open(root, path, OFlags::PATH)?;
+    let stat = rustix::fs::fstat(&found).map_err(|e| CallError::path("fstat", path, e))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(CallError::path("open", path, Errno::INVAL));
+    }
+    let same = format!("/proc/self/fd/{}", found.as_raw_fd());
+    rustix::fs::open(same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| CallError::path("open", path, e))
 }
 
 fn open_with(root: BorrowedFd<'_>, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, CallError> {

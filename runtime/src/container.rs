@@ -352,9 +352,11 @@ pub(crate) fn map_ids(pid: Pid, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]
     let lines = |maps: &[LinuxIdMapping]| -> String {
         maps.iter().map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size())).collect()
     };
+    let proc = linux::procfs::open()?;
     for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
-        let path = PathBuf::from(format!("/proc/{}/{file}", pid.as_raw_nonzero()));
-        std::fs::write(&path, lines(mappings)).map_err(|e| RuntimeError::file("write", path, e))?;
+        let path = PathBuf::from(format!("{}/{file}", pid.as_raw_nonzero()));
+        linux::procfs::write(proc.as_fd(), &path, lines(mappings).as_bytes())
+            .map_err(|e| RuntimeError::file("write", Path::new("/proc").join(path), e))?;
     }
     Ok(())
 }

@@ -31,4 +31,5 @@ pub use container::{
 pub use defaults::{OCI_VERSION, capability_sets, default_spec};
 pub use error::RuntimeError;
 pub use exec::{ExecRequest, Executed, exec};
-pub use user::{ResolvedUser, UserError, resolve_groups, resolve_user};
+pub use plan::check;
+pub use user::{ResolvedUser, UserError, resolve_groups, resolve_user, resolve_user_in};

@@ -32,6 +32,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) new_cgroup_namespace: bool,
     /// A new time namespace with these offsets.
     pub(crate) clocks: Option<String>,
+    /// Made or joined.
+    pub(crate) own_cgroup_namespace: bool,
     pub(crate) joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
     pub(crate) in_user_namespace: bool,
     pub(crate) mounts: Vec<PlannedMount>,
@@ -75,12 +77,26 @@ pub(crate) fn namespace_of(kind: LinuxNamespaceType) -> Namespaces {
 }
 
 /// The spec's namespaces, sorted into those made and those joined.
-struct WantedNamespaces {
+struct WantedNamespaces<'a> {
     created: Namespaces,
-    joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
+    joined: Vec<(Namespaces, &'a Path)>,
 }
 
-fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, RuntimeError> {
+impl WantedNamespaces<'_> {
+    fn own(&self, kind: LinuxNamespaceType) -> bool {
+        let kind = namespace_of(kind);
+        self.created.contains(kind) || self.joined.iter().any(|(have, ..)| *have == kind)
+    }
+
+    fn open(&self) -> Result<Vec<(Namespaces, PathBuf, OwnedFd)>, RuntimeError> {
+        let open = |(kind, path): &(Namespaces, &Path)| {
+            Ok((*kind, path.to_path_buf(), resolve::open_host(path, OFlags::RDONLY)?))
+        };
+        self.joined.iter().map(open).collect()
+    }
+}
+
+fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces<'_>, RuntimeError> {
     let mut wanted = WantedNamespaces { created: Namespaces::none(), joined: Vec::new() };
     let mut seen = Namespaces::none();
     for namespace in linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default() {
@@ -94,10 +110,7 @@ fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, Ru
         }
         match namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
             None => wanted.created = wanted.created.with(kind),
-            Some(path) => {
-                let file = resolve::open_host(path, OFlags::RDONLY)?;
-                wanted.joined.push((kind, path.to_path_buf(), file));
-            }
+            Some(path) => wanted.joined.push((kind, path)),
         }
     }
     if !seen.contains(Namespaces::MOUNT) {
@@ -106,28 +119,37 @@ fn namespaces(linux: Option<&Linux>, netns: bool) -> Result<WantedNamespaces, Ru
     Ok(wanted)
 }
 
-pub(crate) fn plan<'a>(
-    request: CreateRequest<'a>,
-    cgroup: &'a Cgroup,
-    warnings: &mut Vec<String>,
-) -> Result<Plan<'a>, RuntimeError> {
-    let spec = request.spec;
+/// What a spec says, as far as it can be known to be right without looking at the machine.
+struct Checked<'a> {
+    namespaces: WantedNamespaces<'a>,
+    sysctls: Vec<(&'a str, PathBuf, &'a str)>,
+    mounts: Vec<(&'a Mount, MountOptions)>,
+    clocks: Option<String>,
+    propagation: (u64, bool),
+    process: ProcessPlan,
+}
+
+/// Whether a container could be made of a spec, as far as the spec itself tells: nothing is made, and nothing opened but the
+/// way to the agent of a filter that asks one.
+///
+/// The warnings are those of [`crate::create`].
+pub fn check(spec: &Spec) -> Result<Vec<String>, RuntimeError> {
+    let mut warnings = Vec::new();
+    checked(spec, false, &mut warnings).map(|_| warnings)
+}
+
+fn checked<'a>(spec: &'a Spec, netns: bool, warnings: &mut Vec<String>) -> Result<Checked<'a>, RuntimeError> {
     let linux = spec.linux().as_ref();
     if !spec.version().starts_with("1.") {
         let version = spec.version();
         return Err(RuntimeError::Spec(format!("ociVersion {version:?} is not supported: 1.0.0 to {OCI_VERSION} are")));
     }
     let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Spec("process is missing".to_owned()))?;
-    let WantedNamespaces { created, joined } = namespaces(linux, request.netns.is_some())?;
+    let namespaces = namespaces(linux, netns)?;
     if let Some(linux) = linux {
-        check_supported(linux, created)?;
+        check_supported(linux, namespaces.created)?;
     }
-    let owns = |kind: LinuxNamespaceType| {
-        let kind = namespace_of(kind);
-        created.contains(kind)
-            || joined.iter().any(|(have, ..)| *have == kind)
-            || (kind == Namespaces::NETWORK && request.netns.is_some())
-    };
+    let owns = |kind| namespaces.own(kind) || (kind == LinuxNamespaceType::Network && netns);
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten();
     let sysctls = sysctls
         .map(|(name, value)| Ok((name.as_str(), sysctl::file(name, value, owns)?, value.as_str())))
@@ -137,7 +159,28 @@ pub(crate) fn plan<'a>(
             return Err(RuntimeError::Spec(format!("{what} needs a UTS namespace of the container's own")));
         }
     }
-    let mounts = mounts(spec)?;
+    let filter = linux.and_then(|linux| linux.seccomp().as_ref());
+    let process = ProcessPlan::new(process, filter, linux, warnings)?;
+    let clocks = clocks(linux, namespaces.created)?;
+    Ok(Checked { propagation: root_propagation(linux)?, mounts: mounts(spec)?, namespaces, sysctls, clocks, process })
+}
+
+pub(crate) fn plan<'a>(
+    request: CreateRequest<'a>,
+    cgroup: &'a Cgroup,
+    warnings: &mut Vec<String>,
+) -> Result<Plan<'a>, RuntimeError> {
+    let spec = request.spec;
+    let linux = spec.linux().as_ref();
+    let Checked { namespaces, sysctls, mounts, clocks, propagation, process } =
+        checked(spec, request.netns.is_some(), warnings)?;
+    let joined = namespaces.open()?;
+    let created = namespaces.created;
+    let with_source = |(wanted, options): (&Mount, MountOptions)| {
+        let source = idmap::source(wanted, &options, linux)?;
+        Ok(PlannedMount { wanted: wanted.clone(), options, source })
+    };
+    let mounts = mounts.into_iter().map(with_source).collect::<Result<Vec<_>, RuntimeError>>()?;
     let is_bound_dev = |mount: &PlannedMount| {
         let bind = mount.options.bind.is_some() || mount.wanted.typ().as_deref() == Some("bind");
         mount.wanted.destination() == Path::new("/dev") && bind
@@ -145,13 +188,14 @@ pub(crate) fn plan<'a>(
     let name = |name: &'a Option<String>| name.as_deref().filter(|name| !name.is_empty());
     Ok(Plan {
         root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
-        propagation: root_propagation(linux)?,
+        propagation,
         netns: request.netns,
         in_user_namespace: !linux::userns::is_initial()
             || created.contains(Namespaces::USER)
             || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),
+        own_cgroup_namespace: namespaces.own(LinuxNamespaceType::Cgroup),
         new_cgroup_namespace: created.contains(Namespaces::CGROUP),
-        clocks: clocks(linux, created)?,
+        clocks,
         created: created.without(Namespaces::CGROUP).without(Namespaces::TIME),
         joined,
         dev_is_bound: mounts.iter().any(is_bound_dev),
@@ -162,7 +206,7 @@ pub(crate) fn plan<'a>(
         sysctls,
         hostname: name(spec.hostname()),
         domainname: name(spec.domainname()),
-        process: ProcessPlan::new(process, linux.and_then(|linux| linux.seccomp().as_ref()), linux, warnings)?,
+        process,
         membership: cgroup.membership()?,
         cgroup_folders: cgroup.folders(),
         keyring: (!request.no_new_keyring).then(|| keyring_name(request.id)),
@@ -189,7 +233,7 @@ pub(crate) fn plan<'a>(
     })
 }
 
-fn mounts(spec: &Spec) -> Result<Vec<PlannedMount>, RuntimeError> {
+fn mounts(spec: &Spec) -> Result<Vec<(&Mount, MountOptions)>, RuntimeError> {
     let linux = spec.linux().as_ref();
     // Where nobody enforces labels the kernel takes none.
     let label = linux.and_then(|linux| linux.mount_label().as_deref()).filter(|label| !label.is_empty());
@@ -208,8 +252,7 @@ fn mounts(spec: &Spec) -> Result<Vec<PlannedMount>, RuntimeError> {
             let destination = wanted.destination().display();
             return Err(RuntimeError::Spec(format!("mount {destination}: tmpcopyup is for tmpfs only")));
         }
-        let source = idmap::source(wanted, &options, linux)?;
-        planned.push(PlannedMount { wanted: wanted.clone(), options, source });
+        planned.push((wanted, options));
     }
     Ok(planned)
 }

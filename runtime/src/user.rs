@@ -3,7 +3,6 @@
 
 use linux::resolve;
 use oci::{NameOrId, UserSpec};
-use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read;
@@ -52,7 +51,7 @@ pub enum UserError {
 
 /// Resolves `user[:group]` with the files beneath `root`.
 pub fn resolve_user(root: BorrowedFd<'_>, user: &UserSpec) -> Result<ResolvedUser, UserError> {
-    resolve_in(user, &read(root, "/etc/passwd")?, &read(root, "/etc/group")?)
+    resolve_user_in(user, &read(root, "/etc/passwd")?, &read(root, "/etc/group")?)
 }
 
 /// Resolves `--group-add` values: numbers, or names in the container's /etc/group.
@@ -82,16 +81,12 @@ fn id(text: &str) -> Option<u32> {
 /// A file's text; a root without it has an empty one.
 fn read(root: BorrowedFd<'_>, path: &'static str) -> Result<String, UserError> {
     let unreadable = |reason: String| UserError::Unreadable { path, reason };
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = match resolve::open(root, Path::new(path), flags) {
+    let fd = match resolve::open_regular(root, Path::new(path)) {
         Ok(fd) => fd,
         Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
+        Err(error) if error.errno == Errno::INVAL => return Err(unreadable("it is not a regular file".to_owned())),
         Err(error) => return Err(unreadable(error.errno.to_string())),
     };
-    let stat = rustix::fs::fstat(&fd).map_err(|e| unreadable(e.to_string()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(unreadable("it is not a regular file".to_owned()));
-    }
     let mut bytes = Vec::new();
     File::from(fd).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unreadable(e.to_string()))?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
@@ -132,7 +127,8 @@ fn find_group(file: &str, wanted: &str) -> Option<u32> {
     groups(file).find(|(name, ..)| *name == wanted).map(|(_, gid, _)| gid)
 }
 
-fn resolve_in(user: &UserSpec, passwd_file: &str, group_file: &str) -> Result<ResolvedUser, UserError> {
+/// Resolves `user[:group]` with the text of these files.
+pub fn resolve_user_in(user: &UserSpec, passwd_file: &str, group_file: &str) -> Result<ResolvedUser, UserError> {
     let line = match &user.user {
         None => passwd(passwd_file).find(|line| line.uid == 0),
         Some(NameOrId::Id(uid)) => passwd(passwd_file).find(|line| line.uid == *uid),
@@ -168,12 +164,13 @@ fn resolve_in(user: &UserSpec, passwd_file: &str, group_file: &str) -> Result<Re
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rustix::fs::FileType;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\n# c:x:1:1::/:\nweb:x:33:33:w:/var/www:/bin/sh\nodd:x:4294967296:0::/:\n";
     const GROUP: &str = "root:x:0:\nweb:x:33:\nlogs:x:4:root,web\nmore:x:50:web\n";
 
     fn resolve(text: &str) -> Result<ResolvedUser, UserError> {
-        resolve_in(&text.parse().unwrap(), PASSWD, GROUP)
+        resolve_user_in(&text.parse().unwrap(), PASSWD, GROUP)
     }
 
     fn user(uid: u32, gid: u32, additional_gids: &[u32], home: &str) -> ResolvedUser {
@@ -214,11 +211,35 @@ mod tests {
         assert!(resolve_groups(root.as_fd(), &["4294967296".into()]).is_err());
     }
 
+    /// Opening a device is more than reading a file: some of the host's do things to it. Seen to block (fifo) and to open the
+    /// device with `resolve::open` in place of `open_regular`.
+    #[test]
+    fn only_regular_files_are_opened() {
+        use std::os::fd::AsFd;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let root = resolve::open_root(dir.path()).unwrap();
+        let etc = resolve::open_root(&dir.path().join("etc")).unwrap();
+        // /dev/full, a fifo; nobody has ever the other end open.
+        for (kind, major, minor) in
+            [(FileType::CharacterDevice, 1, 7), (FileType::Fifo, 0, 0), (FileType::Socket, 0, 0)]
+        {
+            linux::file::make_node(etc.as_fd(), "passwd".as_ref(), kind, 0o666, major, minor).unwrap();
+            let error = resolve_user(root.as_fd(), &"root".parse().unwrap()).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+            std::fs::remove_file(dir.path().join("etc/passwd")).unwrap();
+        }
+        let sparse = std::fs::File::create(dir.path().join("etc/passwd")).unwrap();
+        sparse.set_len(MAX_FILE_BYTES + 1).unwrap();
+        let error = resolve_user(root.as_fd(), &"root".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("larger than"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn no_file_makes_a_user_root_who_is_not(name in "[a-z]{1,8}", file in "([a-z]{0,4}[:x]{0,3}[0-9]{0,12}[:]{0,2}[0-9]{0,12}\n){0,8}") {
             let spec = UserSpec { user: Some(NameOrId::Name(name.clone())), group: None };
-            if let Ok(found) = resolve_in(&spec, &file, "") {
+            if let Ok(found) = resolve_user_in(&spec, &file, "") {
                 let line = file.lines().find(|l| l.trim().split(':').next() == Some(name.as_str()) && l.contains(&format!(":{}:", found.uid)));
                 prop_assert!(line.is_some());
             }
@@ -227,7 +248,7 @@ mod tests {
         #[test]
         fn nothing_panics(file in ".{0,200}", group in ".{0,200}", text in "[a-z0-9:]{0,12}") {
             if let Ok(spec) = text.parse::<UserSpec>() {
-                let _any = resolve_in(&spec, &file, &group);
+                let _any = resolve_user_in(&spec, &file, &group);
             }
         }
     }

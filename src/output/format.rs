@@ -1,6 +1,6 @@
 //! `--format`: what a listing's rows become.
 
-use super::table::Table;
+use super::table::{Table, printable_lines};
 use super::template::Template;
 use crate::context::Context;
 use crate::error::CliError;
@@ -22,7 +22,11 @@ impl Listing {
     /// Prints the listing as `--format` and `-q` say.
     pub(crate) fn print(&self, context: &mut Context, format: Option<&str>, quiet: bool) -> Result<(), CliError> {
         use std::io::Write;
-        let text = self.render(format, quiet, context.width())?;
+        let mut text = self.render(format, quiet, context.width())?;
+        if context.width().is_some() {
+            // A template shows labels and commands as they are; a program that reads them shall have them so, a terminal not.
+            text = printable_lines(&text);
+        }
         Ok(context.out().write_all(text.as_bytes())?)
     }
 

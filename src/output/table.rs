@@ -50,6 +50,12 @@ impl Table {
     }
 }
 
+/// As [`printable`] for a text of several lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    let moves = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if moves(c) { '\u{fffd}' } else { c }).collect()
+}
+
 /// Without what would move the cursor: names and commands come from images.
 fn printable(cell: &str) -> String {
     if cell.chars().any(char::is_control) {

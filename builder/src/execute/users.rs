@@ -2,7 +2,6 @@
 
 use crate::step_error::{StepError, StepResult};
 use oci::{NameOrId, UserSpec};
-use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
@@ -56,7 +55,7 @@ fn number(fields: &[&str], index: usize) -> Option<u32> {
 /// A file of the root; empty where there is none.
 fn read(root: Option<BorrowedFd<'_>>, path: &str) -> StepResult<String> {
     let Some(root) = root else { return Ok(String::new()) };
-    let Ok(file) = linux::resolve::open(root, Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) else {
+    let Ok(file) = linux::resolve::open_regular(root, Path::new(path)) else {
         return Ok(String::new());
     };
     let mut bytes = Vec::new();

@@ -8,7 +8,7 @@ use crate::seccomp::Filter;
 use crate::{hooks, program, resolve_user};
 use linux::capability;
 use linux::process::{Forked, Namespaces};
-use linux::{CallError, mount, pty, resolve};
+use linux::{CallError, procfs, pty, resolve};
 use oci_spec::runtime::Hook;
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -189,10 +189,10 @@ fn write_proc_files(environment: &mut Environment<'_>) -> Result<(), Failure> {
     }
     let proc = match environment.proc.take() {
         Some(proc) => proc,
-        None => mount::new_filesystem("proc", Some("proc"), &[], mount::NO_SUID | mount::NO_DEV | mount::NO_EXEC)?,
+        None => procfs::open()?,
     };
     if let Some(adjustment) = process.oom_score_adj {
-        match super::paths::write_proc(proc.as_fd(), Path::new("self/oom_score_adj"), &adjustment.to_string()) {
+        match procfs::write(proc.as_fd(), Path::new("self/oom_score_adj"), adjustment.to_string().as_bytes()) {
             Ok(()) => {}
             Err(Errno::ACCESS | Errno::PERM) => environment
                 .warnings
@@ -201,7 +201,7 @@ fn write_proc_files(environment: &mut Environment<'_>) -> Result<(), Failure> {
         }
     }
     for (file, label) in &process.labels {
-        super::paths::write_proc(proc.as_fd(), Path::new(file), label)
+        procfs::write(proc.as_fd(), Path::new(file), label.as_bytes())
             .map_err(|e| Failure::set_up(format!("security label {label:?}: {e} (does this kernel have it?)")))?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::Stdio;
 use crate::channel::Failure;
 use linux::{CallError, mount, pty, resolve};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -91,12 +91,18 @@ fn make(setup: &Setup<'_>, device: &Device) -> Result<(), Failure> {
     if setup.plan.in_user_namespace {
         // There nobody may make devices: the host's own is bound over a file.
         let node = mount::clone_tree(&device.path, false)?;
+        let stat = rustix::fs::fstat(&node).map_err(|e| CallError::path("fstat", &device.path, e))?;
+        is_that(&stat, device)?;
         let target = make_file(folder.as_fd(), name)?;
         return Ok(mount::attach(node.as_fd(), target.as_fd())?);
     }
     match rustix::fs::mknodat(&folder, name, device.kind, Mode::from_raw_mode(device.mode), device.number) {
         Ok(()) => {}
-        Err(Errno::EXIST) => return is_that(folder.as_fd(), name, device),
+        Err(Errno::EXIST) => {
+            let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| CallError::path("fstatat", &device.path, e))?;
+            return is_that(&stat, device);
+        }
         Err(errno) => return Err(CallError::path("mknodat", &device.path, errno).into()),
     }
     if (device.uid, device.gid) != (0, 0) {
@@ -108,9 +114,7 @@ fn make(setup: &Setup<'_>, device: &Device) -> Result<(), Failure> {
 }
 
 /// What stands where a device is to be must be that device.
-fn is_that(folder: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<(), Failure> {
-    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| CallError::path("fstatat", &device.path, e))?;
+fn is_that(stat: &Stat, device: &Device) -> Result<(), Failure> {
     if FileType::from_raw_mode(stat.st_mode) == device.kind
         && (device.kind == FileType::Fifo || stat.st_rdev == device.number)
     {

@@ -6,7 +6,7 @@ use crate::channel::Failure;
 use crate::mount_options::MountOptions;
 use crate::plan::PlannedMount;
 use linux::mount::{self, Attributes, FsOption};
-use linux::{CallError, resolve};
+use linux::{CallError, procfs, resolve};
 use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -82,12 +82,41 @@ fn attach_bind(setup: &Setup<'_>, tree: &OwnedFd, destination: &Path, options: &
     if is_folder(target.as_fd())? != folder {
         return Err(mismatch());
     }
+    outside_proc(target.as_fd(), destination, Some(tree.as_fd()))?;
     finish(tree.as_fd(), target.as_fd(), options)
 }
 
 /// In words that docker knows.
 fn mismatch() -> Failure {
     Failure::set_up("not a directory: a file can't be mounted on a folder, nor a folder on a file")
+}
+
+/// What tools that show a container its own numbers put over files of /proc.
+const OVER_PROC: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/net/dev",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+];
+
+/// Nothing is mounted into a container's procfs – an image's VOLUME there would take its protections away – but over the few
+/// files that are there to be replaced; and over the whole, only another procfs.
+fn outside_proc(target: BorrowedFd<'_>, destination: &Path, source: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    if !procfs::is_proc(target)? || OVER_PROC.iter().any(|known| destination == Path::new(known)) {
+        return Ok(());
+    }
+    let replaced = procfs::is_root(target)? && source.map(procfs::is_proc).transpose()? == Some(true);
+    if replaced {
+        return Ok(());
+    }
+    Err(Failure::set_up(format!("{} cannot be mounted because it is inside /proc", destination.display())))
 }
 
 /// Sets what is to hold for a detached mount, then shows it. Never the other way round: a read-only mount is at no
@@ -152,6 +181,7 @@ fn attach_filesystem(setup: &Setup<'_>, wanted: &Mount, kind: &str, options: &Mo
         "sysfs" => real_dir(setup, destination)?,
         _ => resolve::create_dir(setup.root.as_fd(), destination, DIR_MODE)?,
     };
+    outside_proc(target.as_fd(), destination, None)?;
     let mode;
     if decide_mode {
         // A tmpfs over a folder keeps its mode, so that /tmp stays 1777 and /run 755; over none it is everybody's.
@@ -190,7 +220,12 @@ fn has_group(group: Option<&str>) -> bool {
 fn attach_cgroups(setup: &Setup<'_>, destination: &Path, options: &MountOptions) -> Result<(), Failure> {
     let target = real_dir(setup, destination)?;
     let folders = setup.plan.cgroup_folders;
-    let options = MountOptions { data: Vec::new(), ..options.clone() };
+    let mut options = MountOptions { data: Vec::new(), ..options.clone() };
+    if setup.plan.in_user_namespace && !setup.plan.own_cgroup_namespace {
+        // Its own groups might be its to write; those above them, too, where nothing hides them.
+        options.attributes.set |= mount::READ_ONLY;
+        options.attributes.clear &= !mount::READ_ONLY;
+    }
     if let [only] = folders
         && only.is_v2()
     {

@@ -3,8 +3,8 @@
 use super::Setup;
 use crate::channel::Failure;
 use linux::mount::{self, Attributes};
-use linux::{CallError, resolve};
-use rustix::fs::{FileType, Mode, OFlags};
+use linux::{CallError, procfs, resolve};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -117,19 +117,12 @@ pub(super) fn write_sysctls(setup: &mut Setup<'_>) -> Result<(), Failure> {
     }
     let proc = match setup.proc.take() {
         Some(proc) => proc,
-        None => mount::new_filesystem("proc", Some("proc"), &[], mount::NO_SUID | mount::NO_DEV | mount::NO_EXEC)?,
+        None => procfs::open()?,
     };
     let proc = setup.proc.insert(proc);
     for (name, file, value) in &setup.plan.sysctls {
-        write_proc(proc.as_fd(), file, value).map_err(|e| Failure::set_up(format!("sysctl {name}={value}: {e}")))?;
+        procfs::write(proc.as_fd(), file, value.as_bytes())
+            .map_err(|e| Failure::set_up(format!("sysctl {name}={value}: {e}")))?;
     }
     Ok(())
-}
-
-/// Writes to a file of our own procfs; nothing mounted over it, no link followed out of it.
-pub(super) fn write_proc(proc: BorrowedFd<'_>, file: &Path, value: &str) -> Result<(), Errno> {
-    let resolve =
-        rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_XDEV | rustix::fs::ResolveFlags::NO_MAGICLINKS;
-    let fd = rustix::fs::openat2(proc, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-    rustix::io::write(&fd, value.as_bytes()).map(drop)
 }

@@ -82,15 +82,17 @@ struct Decision {
 
 /// The BPF program of a profile and the flags to load it with.
 #[derive(Debug)]
-pub(crate) struct Compiled {
-    pub(crate) program: Vec<Instruction>,
-    pub(crate) flags: FilterFlags,
+pub struct Compiled {
+    /// The program.
+    pub program: Vec<Instruction>,
+    /// The flags.
+    pub flags: FilterFlags,
     /// Whether it asks somebody else about a call.
-    pub(crate) notifies: bool,
+    pub notifies: bool,
 }
 
 /// Compiles a profile.
-pub(crate) fn compile(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> Result<Compiled, RuntimeError> {
+pub fn compile(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> Result<Compiled, RuntimeError> {
     let notifies = check_notifications(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let machines = machines(profile, warnings);
@@ -206,6 +208,10 @@ fn decisions(
             let decision = decisions.entry(number).or_insert(Decision { conditions: Vec::new(), otherwise: None });
             if alternatives.is_empty() {
                 decision.otherwise = decision.otherwise.or(Some(action));
+            }
+            // Each is an instruction at least.
+            if decision.conditions.len() + alternatives.len() > MAX_INSTRUCTIONS {
+                return Err(RuntimeError::Spec(format!("seccomp: more than {MAX_INSTRUCTIONS} conditions for {name}")));
             }
             decision.conditions.extend(alternatives.iter().map(|tests| (tests.clone(), action)));
         }

@@ -6,6 +6,7 @@ mod filter;
 mod numbers;
 mod profile;
 
+pub use compile::{Compiled, compile};
 pub(crate) use filter::Filter;
 pub use profile::default_profile;
 

@@ -317,6 +317,12 @@ impl Invocation {
         self
     }
 
+    /// Runs another copy of `ctr`.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Invocation {
+        self.program = path.into();
+        self
+    }
+
     /// Runs it in a folder other than the test's own.
     pub fn cwd(mut self, path: impl AsRef<Path>) -> Invocation {
         self.cwd = path.as_ref().to_owned();
