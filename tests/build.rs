@@ -251,3 +251,84 @@ fn progress_in_a_pipe_is_lines() {
     let text = out.stderr();
     assert!(text.contains("RUN echo visible-output") && !text.contains('\u{1b}') && !text.contains('\r'), "{out}");
 }
+
+#[test]
+fn a_recipe_is_checked_and_listed_without_a_build() {
+    let env = TestEnv::empty();
+    env.write("good/Containerfile", "FROM busybox AS base\nRUN true\nFROM base AS last\nCMD [\"sh\"]\n");
+    env.ctr("build --check good").ok().prints("Check complete, no warnings found.");
+    env.ctr("build --call=targets good").ok().prints("base\nlast (default)");
+    env.ctr("build --call=targets --target base good").ok().prints("base (default)");
+    env.write("bad/Containerfile", "FROM busybox\nMAINTAINER me\nCMD echo hi\n");
+    let out = env.ctr("build --check bad").fails(1);
+    out.prints("2 warnings have been found!").prints("MaintainerDeprecated").prints("(Containerfile:3)");
+    env.write("worse/Containerfile", "FROM busybox\nRNU true\n");
+    env.ctr("build --check worse").fails(1).says("RUN");
+}
+
+#[test]
+fn contexts_come_from_standard_input() {
+    let env = TestEnv::new();
+    env.invoke("build -t text -").stdin("FROM busybox\nRUN echo from-text > /f\n").run().ok();
+    env.ctr("run --rm text cat /f").ok().prints("from-text");
+    env.write("context/Containerfile", "FROM busybox\nCOPY sub/f /f\n");
+    env.write("context/other", "FROM busybox\nCOPY sub /sub\n");
+    env.write("context/sub/f", "from-tar");
+    for (flag, name) in [("-cf", "plain.tar"), ("-czf", "gzip.tar")] {
+        let tar = env.path(name);
+        let packed =
+            std::process::Command::new("tar").arg("-C").arg(env.path("context")).arg(flag).arg(&tar).arg(".").status();
+        assert!(packed.unwrap().success());
+        env.invoke("build -t tarred -").stdin(std::fs::read(&tar).unwrap()).run().ok();
+        env.ctr("run --rm tarred cat /f").ok().prints("from-tar");
+        env.invoke("build -t tarred -f other -").stdin(std::fs::read(&tar).unwrap()).run().ok();
+        env.ctr("run --rm tarred cat /sub/f").ok().prints("from-tar");
+    }
+    env.invoke("build -").stdin("").run().fails(1).says_it_plainly();
+    env.ctr("build -f - -").fails(125).says("standard input");
+    let ingest = std::fs::read_dir(env.root().join("ingest")).unwrap().count();
+    assert_eq!(ingest, 0, "what was fetched is gone");
+}
+
+#[test]
+fn a_repository_is_a_context() {
+    let env = TestEnv::new();
+    env.write("repos/app/sub/Containerfile", "FROM busybox\nCOPY f /f\n");
+    env.write("repos/app/sub/f", "first");
+    let git = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command
+            .arg("-C")
+            .arg(env.path("repos/app"))
+            .args(["-c", "user.name=a", "-c", "user.email=a@b"])
+            .args(arguments);
+        assert!(command.output().unwrap().status.success(), "{arguments:?}");
+    };
+    git(&["init", "-q"]);
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "one"]);
+    git(&["tag", "v1"]);
+    env.write("repos/app/sub/f", "second");
+    git(&["commit", "-q", "-a", "-m", "two"]);
+    // A port that is free now; the daemon takes it.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The program itself: `git daemon` would be its parent, and leave it behind.
+    let programs = std::process::Command::new("git").arg("--exec-path").output().unwrap().stdout;
+    let mut daemon = std::process::Command::new(format!("{}/git-daemon", String::from_utf8(programs).unwrap().trim()))
+        .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1"])
+        .arg(format!("--port={port}"))
+        .arg(format!("--base-path={}", env.path("repos").display()))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    test_support::eventually("git serves", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    let url = format!("git://127.0.0.1:{port}/app");
+    env.ctr(["build", "-t", "new", &format!("{url}#:sub")]).ok();
+    env.ctr("run --rm new cat /f").ok().prints("second");
+    env.ctr(["build", "-t", "old", &format!("{url}#v1:sub")]).ok();
+    env.ctr("run --rm old cat /f").ok().prints("first");
+    env.ctr(["build", &format!("{url}#nope:sub")]).fails(1).says("git fetch").says_it_plainly();
+    env.ctr(["build", &format!("{url}#:../..")]).fails(1).says("no folder").says_it_plainly();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}

@@ -47,6 +47,12 @@ pub enum BuildError {
         /// The last lines it wrote.
         output_tail: Vec<String>,
     },
+    /// The context could not be fetched.
+    #[error("{message}")]
+    Context {
+        /// What is wrong.
+        message: String,
+    },
     /// A step could not be carried out: a missing COPY source, an unknown user.
     #[error("{at}: {message}", at = Place(&Some(.at.clone())))]
     Step {
@@ -93,7 +99,7 @@ impl BuildError {
         match self {
             BuildError::Containerfile { at, .. } => at.as_ref(),
             BuildError::Run { at, .. } | BuildError::Step { at, .. } => Some(at),
-            BuildError::NoContainerfile { .. } | BuildError::Io { .. } => None,
+            BuildError::NoContainerfile { .. } | BuildError::Context { .. } | BuildError::Io { .. } => None,
         }
     }
 

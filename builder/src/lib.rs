@@ -15,6 +15,7 @@ mod error;
 mod event;
 mod execute;
 mod expand;
+mod fetch;
 mod ignore;
 mod instruction;
 mod layer;
@@ -27,6 +28,7 @@ mod tree;
 
 pub use error::{BuildError, SourceLine};
 pub use event::{BuildEvent, OutputStream, StepId, Warning};
+pub use fetch::{FetchedContext, GitContext, fetch_stream};
 pub use request::{BuildNetwork, BuildRequest, Containerfile, PullPolicy, Secret, SecretParseError, SecretSource};
 
 use oci::Digest;
@@ -49,6 +51,44 @@ pub fn build(
     request: &BuildRequest,
     events: &(dyn Fn(BuildEvent) + Sync),
 ) -> Result<Built, BuildError> {
+    let (plan, mut warnings) = understand(request)?;
+    for warning in &warnings {
+        events(BuildEvent::Warning(warning.clone()));
+    }
+    let (image_id, more) = execute::Build::new(engine, request, &plan, events).run()?;
+    warnings.extend(more);
+    Ok(Built { image_id, warnings })
+}
+
+/// What a Containerfile says, without building anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Its stages, in order.
+    pub stages: Vec<Stage>,
+    /// What is worth a warning, in its order.
+    pub warnings: Vec<Warning>,
+}
+
+/// A stage of a [`Recipe`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name, else its index.
+    pub name: String,
+    /// It is what a build of this request makes.
+    pub is_target: bool,
+}
+
+/// Reads and checks a recipe: errors as of a build, warnings, stages.
+pub fn check(request: &BuildRequest) -> Result<Recipe, BuildError> {
+    let (plan, warnings) = understand(request)?;
+    let stage = |(index, stage): (usize, &plan::StagePlan)| Stage {
+        name: stage.name.clone().unwrap_or_else(|| index.to_string()),
+        is_target: index == plan.target,
+    };
+    Ok(Recipe { stages: plan.stages.iter().enumerate().map(stage).collect(), warnings })
+}
+
+fn understand(request: &BuildRequest) -> Result<(plan::Plan, Vec<Warning>), BuildError> {
     let document = parser::parse(&request.containerfile)?;
     let escape = document.directives.escape;
     let instructions = document
@@ -59,10 +99,5 @@ pub fn build(
     let mut warnings = instruction::lint(&document, &instructions);
     let (plan, more) = plan::Plan::new(document, instructions, request)?;
     warnings.extend(more);
-    for warning in &warnings {
-        events(BuildEvent::Warning(warning.clone()));
-    }
-    let (image_id, more) = execute::Build::new(engine, request, &plan, events).run()?;
-    warnings.extend(more);
-    Ok(Built { image_id, warnings })
+    Ok((plan, warnings))
 }

@@ -72,7 +72,7 @@ pub struct Containerfile {
 }
 
 /// The largest Containerfile read, in bytes.
-const MAX_CONTAINERFILE_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_CONTAINERFILE_BYTES: u64 = 4 << 20;
 
 impl Containerfile {
     /// A recipe that came from elsewhere than a file, such as standard input.

@@ -1,12 +1,15 @@
 //! `ctr build`.
 
-use super::image_names;
+use super::{image_names, push};
 use crate::context::{Context, read_stdin};
 use crate::error::CliError;
 use crate::options::env;
 use crate::output::build_view::BuildView;
-use builder::{BuildNetwork, BuildRequest, Containerfile, PullPolicy, Secret};
+use builder::{
+    BuildError, BuildNetwork, BuildRequest, Containerfile, FetchedContext, GitContext, PullPolicy, Secret,
+};
 use clap::Parser;
+use engine::PushRequest;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -25,6 +28,12 @@ pub(crate) struct Args {
     /// The recipe (default: Containerfile, else Dockerfile, in the context), or - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Say what the recipe is worth a warning for, and build nothing
+    #[arg(long)]
+    check: bool,
+    /// Instead of building: check the recipe, or list its targets
+    #[arg(long, value_name = "WHAT", default_value = "build", value_parser = ["build", "check", "targets"])]
+    call: String,
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -49,6 +58,9 @@ pub(crate) struct Args {
     /// Fetch base images though they are here
     #[arg(long)]
     pull: bool,
+    /// Send the image to the registries of its names
+    #[arg(long)]
+    push: bool,
     /// Print the image's id only
     #[arg(short, long)]
     quiet: bool,
@@ -67,13 +79,24 @@ pub(crate) struct Args {
     /// Build this stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// The folder that COPY and ADD read from
+    /// What COPY and ADD read from: a folder, a git repository (https://host/x.git#branch:folder), or - for a tar or a
+    /// Containerfile on standard input
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
-    let request = request(&args, context)?;
+    let fetched = fetched(&args, context)?;
+    let request = request(&args, fetched.as_ref(), context)?;
+    match args.call.as_str() {
+        "targets" => return targets(&request, context),
+        "check" => return check(&request, context),
+        _ if args.check => return check(&request, context),
+        _ if args.push && request.tags.is_empty() => {
+            return Err(CliError::flag("--push needs a name: give one with -t"));
+        }
+        _ => {}
+    }
     let quiet = args.quiet || args.progress == "quiet";
     if args.progress == "rawjson" {
         return Err(CliError::flag("--progress rawjson is not supported: use auto, plain, tty or quiet"));
@@ -88,11 +111,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
     view.finish(result.is_ok());
     let built = result.map_err(|error| {
         view.explain(&error);
-        let made = CliError::new(error.to_string());
-        match error.hint() {
-            Some(hint) => made.with_hint(hint.to_owned()),
-            None => made,
-        }
+        described(error)
     })?;
     if let Some(path) = &args.iidfile {
         std::fs::write(path, built.image_id.as_str()).map_err(|e| CliError::io("write", path.display(), &e))?;
@@ -102,14 +121,72 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
     } else {
         view.built(&built, &request.tags);
     }
+    for reference in request.tags.into_iter().filter(|_| args.push) {
+        push::push(context, PushRequest { reference, tls_verify: true }, quiet)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn request(args: &Args, context: &Context) -> Result<BuildRequest, CliError> {
-    let folder = build_context(&args.context)?;
-    let containerfile = match args.file.as_deref() {
-        Some(file) if file == Path::new("-") => Containerfile::from_text("-", read_stdin(MAX_CONTAINERFILE_BYTES)?),
-        file => Containerfile::find(&folder, file).map_err(|e| CliError::new(e.to_string()))?,
+/// Docker's words for a recipe that was only looked at; warnings are a failure.
+fn check(request: &BuildRequest, context: &mut Context) -> Result<ExitCode, CliError> {
+    let recipe = builder::check(request).map_err(described)?;
+    match recipe.warnings.len() {
+        0 => context.print("Check complete, no warnings found.")?,
+        1 => context.print("Check complete, 1 warning has been found!")?,
+        many => context.print(format_args!("Check complete, {many} warnings have been found!"))?,
+    }
+    for warning in &recipe.warnings {
+        context.print(format_args!("\nWARNING: {warning}"))?;
+    }
+    Ok(if recipe.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn targets(request: &BuildRequest, context: &mut Context) -> Result<ExitCode, CliError> {
+    let recipe = builder::check(request).map_err(described)?;
+    context.print("TARGET")?;
+    for stage in &recipe.stages {
+        context.print(format_args!("{}{}", stage.name, if stage.is_target { " (default)" } else { "" }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn described(error: BuildError) -> CliError {
+    let made = CliError::new(error.to_string());
+    match error.hint() {
+        Some(hint) => made.with_hint(hint.to_owned()),
+        None => made,
+    }
+}
+
+/// A context that is not a folder of this machine.
+fn fetched(args: &Args, context: &Context) -> Result<Option<FetchedContext>, CliError> {
+    let fetched = if args.context == Path::new("-") {
+        if args.file.as_deref() == Some(Path::new("-")) {
+            return Err(CliError::flag("standard input cannot be both the context and the Containerfile"));
+        }
+        builder::fetch_stream(context.engine()?, std::io::stdin().lock())
+    } else {
+        let Some(repository) = args.context.to_str().and_then(GitContext::parse) else { return Ok(None) };
+        repository.fetch(context.engine()?)
+    };
+    fetched.map(Some).map_err(described)
+}
+
+fn request(args: &Args, fetched: Option<&FetchedContext>, context: &Context) -> Result<BuildRequest, CliError> {
+    let folder = match fetched {
+        Some(fetched) => fetched.folder().to_owned(),
+        None => build_context(&args.context)?,
+    };
+    let stdin = Path::new("-");
+    // Beside a folder of this machine a recipe is looked for from here, else in what was fetched.
+    let file = args.file.as_ref().map(|file| match fetched {
+        Some(_) if file != stdin => folder.join(file),
+        _ => file.clone(),
+    });
+    let containerfile = match (fetched.and_then(FetchedContext::containerfile), file.as_deref()) {
+        (Some(given), None) => given.clone(),
+        (_, Some(file)) if file == stdin => Containerfile::from_text("-", read_stdin(MAX_CONTAINERFILE_BYTES)?),
+        (_, file) => Containerfile::find(&folder, file).map_err(described)?,
     };
     let lookup = |name: &str| context.env(name);
     let mut request = BuildRequest::new(folder, containerfile);
@@ -159,12 +236,12 @@ fn request(args: &Args, context: &Context) -> Result<BuildRequest, CliError> {
     Ok(request)
 }
 
-/// The context must be a folder: what else docker takes is named in the error.
+/// The context is a folder: what else docker takes is named in the error.
 fn build_context(path: &Path) -> Result<PathBuf, CliError> {
     let text = path.to_string_lossy();
-    if path == Path::new("-") || text.contains("://") || text.starts_with("git@") {
-        return Err(CliError::new(format!("the context {text:?} is not a folder of this machine"))
-            .with_hint("a Containerfile from standard input: ctr build -f - CONTEXT; a repository: clone it first"));
+    if text.contains("://") {
+        return Err(CliError::new(format!("the context {text:?} is neither a folder of this machine nor a git repository"))
+            .with_hint("fetch it first and pipe it: curl URL | ctr build -"));
     }
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(path.to_owned()),

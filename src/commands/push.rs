@@ -54,7 +54,8 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
     Ok(ExitCode::SUCCESS)
 }
 
-fn push(context: &mut Context, request: PushRequest, quiet: bool) -> Result<(), CliError> {
+/// Sends one image.
+pub(super) fn push(context: &mut Context, request: PushRequest, quiet: bool) -> Result<(), CliError> {
     context.flush()?;
     let store = context.engine()?.store();
     if let Err(store::StoreError::NoSuchImage(_)) = store.image(&request.reference.to_string()) {
