@@ -33,7 +33,7 @@ endif
 	@[ "$$(id -u)" -ne 0 ] || scripts/demo
 	@scripts/test-vm --if-possible
 
-test-vm: ## Control groups v2 and old kernels: in virtual machines
+test-vm: ## Control groups v2, old kernels, AppArmor: in virtual machines
 	@scripts/test-vm
 
 unit: ## The tests beside the code alone: quick, need nothing

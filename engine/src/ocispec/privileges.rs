@@ -23,6 +23,7 @@ pub(crate) fn confine(asked: &ContainerSpec, process: &mut Process) -> Result<Op
     process.set_capabilities(Some(runtime::capability_sets(&capabilities)));
     let options = security_options(asked)?;
     process.set_no_new_privileges(options.no_new_privileges.then_some(true));
+    process.set_apparmor_profile(options.apparmor.filter(|_| Path::new(APPARMOR).exists()));
     Ok(options.filtered.then(|| runtime::seccomp::default_profile(&capabilities)))
 }
 
@@ -36,11 +37,16 @@ struct SecurityOptions {
     no_new_privileges: bool,
     filtered: bool,
     masked: bool,
+    /// The profile asked for by name.
+    apparmor: Option<String>,
 }
 
+/// There where the kernel enforces profiles. Elsewhere one that is asked for is passed over, as docker does.
+const APPARMOR: &str = "/sys/kernel/security/apparmor/profiles";
+
 fn security_options(asked: &ContainerSpec) -> Result<SecurityOptions> {
-    let mut options =
-        SecurityOptions { no_new_privileges: false, filtered: !asked.privileged, masked: !asked.privileged };
+    let (filtered, masked) = (!asked.privileged, !asked.privileged);
+    let mut options = SecurityOptions { no_new_privileges: false, filtered, masked, apparmor: None };
     for option in &asked.security_opt {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         match (name, value) {
@@ -49,7 +55,9 @@ fn security_options(asked: &ContainerSpec) -> Result<SecurityOptions> {
             ("seccomp", "unconfined") => options.filtered = false,
             ("seccomp", "builtin" | "default") => {}
             ("systempaths", "unconfined") => options.masked = false,
-            ("apparmor" | "label", _) => {}
+            ("apparmor", "unconfined") => options.apparmor = None,
+            ("apparmor", profile) if !profile.is_empty() => options.apparmor = Some(profile.to_owned()),
+            ("label", _) => {}
             ("seccomp", _) => {
                 return Err(EngineError::Invalid(format!(
                     "--security-opt {option}: profiles from files are not supported: use seccomp=unconfined or the default"
