@@ -136,7 +136,9 @@ impl Pod {
     #[track_caller]
     fn container(&self, name: &str, script: &str) -> String {
         let resources = Message::default().number(3, 512).number(4, 64 << 20);
-        let security = Message::default().message(3, &Message::default().number(1, NODE));
+        // Its own seccomp profile is the daemon's default (an empty message says so); pids are shared in the pod (the zero).
+        let security =
+            Message::default().message(3, &Message::default().number(1, NODE)).message(15, &Message::default());
         let linux = Message::default().message(1, &resources).message(2, &security);
         let container = Message::default()
             .message(1, &Message::default().text(1, name))
@@ -188,6 +190,8 @@ fn a_pod_through_the_kubernetes_interface() {
     eventually("the neighbour answers", || get().0.contains("root:x:0:").then_some(()));
     let ipc = |id: &str| pod.exec(id, &["readlink", "/proc/self/ns/ipc"]).0;
     assert_eq!(ipc(&one), ipc(&two));
+    assert!(pod.exec(&one, &["ps"]).0.contains("httpd"), "pids are the pod's");
+    assert!(pod.exec(&two, &["grep", "Seccomp:", "/proc/self/status"]).0.contains('2'), "the filter holds for exec");
     let mut terminal = containerd.ctr(format!("task exec -t --exec-id e {one} sh")).terminal(20, 70);
     terminal.send("tty; exit 6\n");
     terminal.expect("/dev/pts/");

@@ -154,3 +154,55 @@ fn volumes_limits_and_pods() {
     podman.podman("exec three hostname").run().ok();
     podman.podman("pod rm -f -t 0 pod").run().ok();
 }
+
+/// A user that only the sandbox's /etc knows, with ids to give to containers.
+const USER: &str = "mkdir home runtime && chown 4242:4242 home runtime
+for file in passwd group subuid subgid; do cp /etc/$file etc.$file; done
+echo visitor:x:4242:4242::/run/w/home:/bin/sh >> etc.passwd
+echo visitor:x:4242: >> etc.group
+echo visitor:200000:65536 | tee -a etc.subuid >> etc.subgid
+for file in passwd group subuid subgid; do mount --bind etc.$file /etc/$file; done";
+
+#[test]
+fn an_ordinary_user_s_containers() {
+    if !have(&["podman", "conmon", "newuidmap", "setpriv"]) {
+        return;
+    }
+    if !["/etc/subuid", "/etc/subgid"].iter().all(|file| std::path::Path::new(file).exists()) {
+        eprintln!("SKIPPED: there is no /etc/subuid or /etc/subgid to put another in the place of");
+        return;
+    }
+    let sandbox = Sandbox::new(TestEnv::empty());
+    sandbox.program(["sh", "-ec", USER]).run().ok();
+    sandbox.write(
+        "containers.conf",
+        "[engine]\nlock_type = \"file\"\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n",
+    );
+    // To where the user can read them.
+    std::fs::copy(runtime(), sandbox.path("ctr-runtime")).unwrap();
+    std::fs::copy(base_image("busybox"), sandbox.path("busybox.tar")).unwrap();
+    let podman = |args: &str| {
+        let user = "setpriv --reuid 4242 --regid 4242 --init-groups --reset-env env";
+        let variables = format!(
+            "HOME={WORK}/home XDG_RUNTIME_DIR={WORK}/runtime TMPDIR={WORK}/home CONTAINERS_CONF={WORK}/containers.conf"
+        );
+        sandbox.program(format!("{user} {variables} podman --runtime {WORK}/ctr-runtime {args}"))
+    };
+    podman(&format!("import {WORK}/busybox.tar busybox")).run().ok();
+    let files = files_limit();
+    let run = |args: &str| {
+        podman(&format!("run --network none --ulimit nofile={files}:{files} --ulimit nproc=4096:4096 {args}")).run()
+    };
+    run("--rm busybox sh -c 'id -u; cat /proc/self/uid_map; exit 4'").fails(4).prints("0\n").prints("200000");
+    run("--rm --userns keep-id busybox id -u").ok().prints("4242");
+    run("--rm -v data:/data busybox sh -c 'echo kept > /data/x'").ok();
+    run("--rm -v data:/data:ro --read-only -u 1000 --cap-drop all busybox cat /data/x").ok().prints("kept");
+    run("-d --name box busybox sleep 1000").ok();
+    let mut terminal = podman("exec -it box sh").terminal(20, 70);
+    terminal.send("tty; exit 6\n");
+    terminal.expect("/dev/pts/");
+    terminal.wait().fails(6);
+    podman("kill -s KILL box").run().ok();
+    podman("wait box").run().ok().prints("137");
+    podman("rm box").run().ok();
+}
