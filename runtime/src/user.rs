@@ -211,8 +211,7 @@ mod tests {
         assert!(resolve_groups(root.as_fd(), &["4294967296".into()]).is_err());
     }
 
-    /// Opening a device is more than reading a file: some of the host's do things to it. Seen to block (fifo) and to open the
-    /// device with `resolve::open` in place of `open_regular`.
+    /// Opening a device is more than reading a file: some of the host's do things to it.
     #[test]
     fn only_regular_files_are_opened() {
         use std::os::fd::AsFd;

@@ -30,7 +30,7 @@ fn careless(bundle: &Bundle, host: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Seen to succeed with the check of the working directory and `close_others` taken out: `cat secret` printed the host's.
+/// Two things stand in the way: `close_others`, and that the kernel must be able to name the working directory.
 #[test]
 fn an_inherited_descriptor_is_no_working_directory() {
     let (mut bundle, host) = (Bundle::sh("cat secret; pwd"), evil());
@@ -53,8 +53,7 @@ fn an_inherited_descriptor_is_no_working_directory() {
     child.wait().unwrap();
 }
 
-/// Seen to succeed without `close_others`: the host's program ran, through the caller's descriptor and through that of
-/// the container's own v2 control group alike.
+/// Seen to succeed without `close_others`: the host's program ran, through the caller's descriptor.
 #[test]
 fn no_descriptor_leads_to_a_program_of_the_host() {
     let host = evil();

@@ -110,7 +110,7 @@ fn a_setting_carries_no_other() {
 
 /// CVE-2023-25809: with the host's cgroup namespace, a writable /sys/fs/cgroup is the host's.
 ///
-/// Seen to succeed without the rule in `attach_cgroups`: mkdir made groups.
+/// Seen to succeed without the rule in `attach_cgroups`: they were mounted writable.
 #[test]
 fn control_groups_are_read_only_without_a_namespace_of_their_own() {
     let mut bundle = Bundle::sh(
