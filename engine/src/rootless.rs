@@ -18,7 +18,6 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Who is in the namespace, in the state folder: the boot's id, then a line each: pid and start time.
 const MEMBERS: &str = "userns";
@@ -188,10 +187,11 @@ impl Members {
             text.push_str(&format!("\n{} {}", member.pid, member.start_time));
         }
         text.push('\n');
+        // Never empty in between: who is killed here must leave the others' names.
         self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
+            .rewind()
             .and_then(|()| self.file.write_all(text.as_bytes()))
+            .and_then(|()| self.file.set_len(text.len() as u64))
             .map_err(error)
     }
 }
@@ -217,7 +217,9 @@ fn create(identity: &Identity) -> Result<()> {
     let (uid, gid) = identity.user;
     let programs = map_programs(identity);
     let mapped = userns::enter_new(|pid| match &programs {
-        Ok(programs) => programs.iter().try_for_each(|program| program.run(pid)),
+        Ok(programs) => {
+            programs.iter().try_for_each(|MapProgram { program, ranges }| userns::run_map_program(program, pid, ranges))
+        }
         Err(why) => Err(why.clone()),
     });
     match mapped.map_err(|error| forbidden(&error))? {
@@ -248,22 +250,6 @@ fn forbidden(error: &linux::CallError) -> EngineError {
 struct MapProgram {
     program: PathBuf,
     ranges: Vec<IdRange>,
-}
-
-impl MapProgram {
-    fn run(&self, pid: u32) -> Result<(), String> {
-        let mut command = Command::new(&self.program);
-        command.arg(pid.to_string()).stdin(Stdio::null()).env_clear();
-        for range in &self.ranges {
-            command.args([range.inside, range.outside, range.count].map(|number| number.to_string()));
-        }
-        let name = self.program.display();
-        let output = command.output().map_err(|e| format!("cannot run {name}: {e}"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-    }
 }
 
 /// What maps the user's ids; or why nothing can, and what to do about it.

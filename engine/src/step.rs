@@ -281,15 +281,18 @@ impl Step<'_> {
         let config = config(self.request);
         let folder = self.files();
         std::fs::create_dir_all(&folder).map_err(|e| EngineError::io("make", &folder, e))?;
+        let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         self.network = match (&step.network, &self.request.network) {
             (NetworkMode::None, _) => Network::isolated()?,
             (_, Some(network)) => Network::bridged(network, &self.request.id, &[])?,
             _ => match &self.request.user_network {
-                Some(programs) => Network::of_user(programs, &folder, &[])?,
+                Some(programs) => {
+                    let resolve = files::needs_name_server(&config, addresses)?;
+                    Network::of_user(programs, &folder, &[], resolve)?
+                }
                 None => Network::foreign(),
             },
         };
-        let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         if files::write(&folder, &config, addresses)? && self.request.network.is_some() {
             let Step { network, presence, .. } = self;
             network.start_forwarder(|| {

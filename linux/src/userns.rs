@@ -3,13 +3,15 @@
 //! An ordinary user is root in a user namespace of his own, over the ids that were given to him. What the kernel refuses
 //! there all the same (devices, `trusted.*` attributes, other namespaces' networks) is asked for with [`is_initial`].
 
-use crate::CallError;
 use crate::process::{self, Forked, Namespaces};
+use crate::{CallError, procfs};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// The link that every process of the first user namespace has; the number is fixed in the kernel (PROC_USER_INIT_INO).
@@ -31,6 +33,11 @@ pub fn is_initial_now() -> bool {
         // A kernel without user namespaces has but one.
         Err(_) => true,
     }
+}
+
+/// Whether this process is root of the machine, not an ordinary user or root of a namespace of his.
+pub fn is_machines_root() -> bool {
+    rustix::process::geteuid().is_root() && is_initial()
 }
 
 /// A range of ids of this namespace and where it lies outside.
@@ -66,7 +73,12 @@ pub fn group_map() -> Vec<IdRange> {
 /// Whether this process's namespace has but one id: its user had no others to give. Kept, as [`is_initial`].
 pub fn has_single_id() -> bool {
     static SINGLE: OnceLock<bool> = OnceLock::new();
-    *SINGLE.get_or_init(|| !is_initial() && matches!(user_map().as_slice(), [IdRange { count: 1, .. }]))
+    *SINGLE.get_or_init(|| !is_initial() && has_single_id_now())
+}
+
+/// As [`has_single_id`], for a process that may have moved since that was asked.
+pub fn has_single_id_now() -> bool {
+    matches!(user_map().as_slice(), [IdRange { count: 1, .. }])
 }
 
 /// The owner that a file of this user and group gets here: with a single id there is no other.
@@ -77,10 +89,10 @@ pub fn file_owner(uid: u32, gid: u32) -> (u32, u32) {
 /// Moves this process, which has one thread, into a new user namespace. `map` runs in a forked child that stays outside –
 /// only from there can programs with privileges write the maps – and is given this process's pid. Its error comes
 /// back as the second result: the namespace is there then, without maps ([`map_single`]).
-pub fn enter_new(map: impl FnOnce(u32) -> Result<(), String>) -> Result<Result<(), String>, CallError> {
+pub fn enter_new(map: impl FnOnce(i32) -> Result<(), String>) -> Result<Result<(), String>, CallError> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| CallError::new("pipe2", "", e));
     let ((go, my_go), (answer, their_answer)) = (pipe()?, pipe()?);
-    let pid = std::process::id();
+    let pid = std::process::id().cast_signed();
     let child = match process::fork_into(Namespaces::none(), None)? {
         Forked::Parent { pidfd, .. } => pidfd,
         Forked::Child => {
@@ -111,6 +123,51 @@ pub fn enter_new(map: impl FnOnce(u32) -> Result<(), String>) -> Result<Result<(
 fn wait_for(go: OwnedFd) -> bool {
     let mut byte = [0; 1];
     matches!(File::from(go).read(&mut byte), Ok(1))
+}
+
+/// Writes the maps of another process's new namespace: as root any, as an ordinary user his own ids, and with the help of
+/// newuidmap and newgidmap those that are given to him.
+pub fn write_maps(pid: i32, users: &[IdRange], groups: &[IdRange]) -> Result<(), CallError> {
+    let proc = procfs::open()?;
+    let write =
+        |file: &str, text: &str| procfs::write(proc.as_fd(), Path::new(&format!("{pid}/{file}")), text.as_bytes());
+    let maps = [("uid_map", users, "newuidmap"), ("gid_map", groups, "newgidmap")];
+    for (file, ranges, program) in maps {
+        let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
+        let text: String = ranges.iter().map(line).collect();
+        let failed = |why: &str, errno| CallError::new("write", format!("/proc/{pid}/{file}{why}"), errno);
+        if !is_machines_root() && file == "gid_map" && matches!(ranges, [IdRange { count: 1, .. }]) {
+            // The kernel's condition for a group without privileges; root of a namespace needs it not, and may fail.
+            let _kept = write("setgroups", "deny");
+        }
+        match write(file, &text) {
+            Err(Errno::PERM | Errno::ACCESS) => {
+                let places = ["/usr/bin", "/bin", "/usr/local/bin"].map(|folder| Path::new(folder).join(program));
+                let missing = || format!("{program} is not installed: Debian and Ubuntu have it in uidmap");
+                let found = places.iter().find(|path| path.exists()).ok_or_else(missing);
+                found
+                    .and_then(|found| run_map_program(found, pid, ranges))
+                    .map_err(|why| failed(&format!(" ({why})"), Errno::PERM))?;
+            }
+            written => written.map_err(|errno| failed("", errno))?,
+        }
+    }
+    Ok(())
+}
+
+/// Runs newuidmap or newgidmap; its complaint as an error.
+pub fn run_map_program(program: &Path, pid: i32, ranges: &[IdRange]) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.arg(pid.to_string()).env_clear().stdin(Stdio::null());
+    for range in ranges {
+        command.args([range.inside, range.outside, range.count].map(|number| number.to_string()));
+    }
+    let name = program.display();
+    let output = command.output().map_err(|e| format!("cannot run {name}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// Gives the new namespace this process is in the one id that needs nobody's help: these ids outside are root inside.

@@ -47,11 +47,11 @@ pub struct UserNetwork {
 
 impl UserNetwork {
     /// Connects a namespace. The process that does it is a child of this one, which has one thread; it dies with it, or by a
-    /// signal through the descriptor. `folder` is for its start alone.
-    pub fn connect(&self, namespace: BorrowedFd<'_>, folder: &Path) -> Result<OwnedFd> {
+    /// signal through the descriptor. `folder` is for its start alone. With `resolve`, [`NAME_SERVER`] answers there.
+    pub fn connect(&self, namespace: BorrowedFd<'_>, folder: &Path, resolve: bool) -> Result<OwnedFd> {
         let mut failures = Vec::new();
         if let Some(program) = &self.pasta {
-            match pasta(program, namespace, folder) {
+            match pasta(program, namespace, folder, resolve) {
                 Ok(process) => return Ok(process),
                 Err(error) => failures.push(format!("pasta: {error}")),
             }
@@ -73,7 +73,7 @@ impl UserNetwork {
     }
 }
 
-fn pasta(program: &Path, namespace: BorrowedFd<'_>, folder: &Path) -> io::Result<OwnedFd> {
+fn pasta(program: &Path, namespace: BorrowedFd<'_>, folder: &Path, resolve: bool) -> io::Result<OwnedFd> {
     // It writes its pid when the network is there: a pipe by name makes that an event.
     let path = folder.join("network.pid");
     let _old = std::fs::remove_file(&path);
@@ -86,7 +86,9 @@ fn pasta(program: &Path, namespace: BorrowedFd<'_>, folder: &Path) -> io::Result
             // The namespace is its standard input: all other descriptors it may close, and other processes' it can't open.
             let words = ["--foreground", "--quiet", "--config-net", "--ns-ifname", INSIDE, "--no-map-gw"];
             let words = words.into_iter().chain(["--address", &address, "--netmask", "24", "--gateway", "10.0.2.2"]);
-            let words = words.chain(["--dns-forward", &server, "--pid", &pid_file, "-t", "none", "-u", "none"]);
+            // Only where it must: answers of the server itself then seem to come from there, and its clients drop them.
+            let forward = ["--dns-forward", &server].into_iter().filter(|_| resolve);
+            let words = words.chain(forward).chain(["--pid", &pid_file, "-t", "none", "-u", "none"]);
             let words = words.chain(["-T", "none", "-U", "none", "--no-netns-quit", "--netns-only"]);
             let words: Vec<&str> = words.chain(["--netns", "/proc/self/fd/0"]).collect();
             start(program, &words, namespace, Vec::new(), ready.as_fd())

@@ -4,6 +4,7 @@ use crate::channel::{self, FromInit, ToInit};
 use crate::plan::{Plan, plan};
 use crate::{Cgroup, OCI_VERSION, RuntimeError, hooks, init, process};
 use linux::process::{Forked, Namespaces};
+use linux::userns::{self, IdRange};
 use linux::{CallError, resolve};
 use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, Spec};
 use rustix::fs::OFlags;
@@ -349,14 +350,8 @@ fn raise_limits(pid: Pid, spec: &Spec) -> Result<(), RuntimeError> {
 
 /// Writes the mappings of a child's new user namespace.
 pub(crate) fn map_ids(pid: Pid, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<(), RuntimeError> {
-    let lines = |maps: &[LinuxIdMapping]| -> String {
-        maps.iter().map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size())).collect()
-    };
-    let proc = linux::procfs::open()?;
-    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
-        let path = PathBuf::from(format!("{}/{file}", pid.as_raw_nonzero()));
-        linux::procfs::write(proc.as_fd(), &path, lines(mappings).as_bytes())
-            .map_err(|e| RuntimeError::file("write", Path::new("/proc").join(path), e))?;
-    }
-    Ok(())
+    let range =
+        |map: &LinuxIdMapping| IdRange { inside: map.container_id(), outside: map.host_id(), count: map.size() };
+    let [users, groups] = [uids, gids].map(|maps| maps.iter().map(range).collect::<Vec<_>>());
+    Ok(userns::write_maps(pid.as_raw_nonzero().get(), &users, &groups)?)
 }

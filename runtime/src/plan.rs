@@ -36,6 +36,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) own_cgroup_namespace: bool,
     pub(crate) joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
     pub(crate) in_user_namespace: bool,
+    /// The maker is not root of the machine.
+    pub(crate) by_ordinary_user: bool,
     pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) mount_sources: Vec<MountSource>,
     pub(crate) devices: &'a [LinuxDevice],
@@ -190,6 +192,7 @@ pub(crate) fn plan<'a>(
         root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
         propagation,
         netns: request.netns,
+        by_ordinary_user: !linux::userns::is_machines_root(),
         in_user_namespace: !linux::userns::is_initial()
             || created.contains(Namespaces::USER)
             || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),

@@ -27,8 +27,22 @@ impl Addresses {
     }
 }
 
+/// Whether the container can't reach the host's name servers by itself.
+pub(crate) fn needs_name_server(config: &ContainerConfig, addresses: Addresses) -> Result<bool> {
+    Ok(compose(config, Addresses { name_server: None, ..addresses })?.needs_forwarder)
+}
+
 /// Composes and writes the files. Says whether the container needs a resolver of ours.
 pub(crate) fn write(folder: &Path, config: &ContainerConfig, addresses: Addresses) -> Result<bool> {
+    let ContainerFiles { hosts, hostname, resolv_conf, needs_forwarder } = compose(config, addresses)?;
+    for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv_conf)] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|e| EngineError::io("write", &path, e))?;
+    }
+    Ok(needs_forwarder)
+}
+
+fn compose(config: &ContainerConfig, addresses: Addresses) -> Result<ContainerFiles> {
     let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let own_name = host("/proc/sys/kernel/hostname");
     let hostname = if config.hostname.is_empty() { own_name.trim() } else { &config.hostname };
@@ -51,10 +65,5 @@ pub(crate) fn write(folder: &Path, config: &ContainerConfig, addresses: Addresse
     if let Some(server) = addresses.name_server.filter(|_| files.needs_forwarder) {
         files = container_files(&FilesRequest { dns: &[server.into()], ..request })?;
     }
-    let ContainerFiles { hosts, hostname, resolv_conf, needs_forwarder } = files;
-    for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv_conf)] {
-        let path = folder.join(name);
-        std::fs::write(&path, text).map_err(|e| EngineError::io("write", &path, e))?;
-    }
-    Ok(needs_forwarder)
+    Ok(files)
 }

@@ -152,16 +152,19 @@ impl Monitor {
     /// The network of the container, for all its restarts.
     fn connect(&mut self) -> Result<()> {
         let config = &self.request.config;
+        let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         self.network = match (&config.spec.network, &self.request.network) {
             (NetworkMode::None, _) => Network::isolated()?,
             (_, Some(request)) => Network::bridged(request, &config.id, &config.publish)?,
             _ => match &self.request.user_network {
-                Some(programs) => Network::of_user(programs, &self.request.run_dir, &config.publish)?,
+                Some(programs) => {
+                    let resolve = files::needs_name_server(config, addresses)?;
+                    Network::of_user(programs, &self.request.run_dir, &config.publish, resolve)?
+                }
                 None => Network::foreign(),
             },
         };
         self.warnings.append(&mut self.network.warnings);
-        let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         let shared = self.request.joined.iter().any(|(kind, _)| *kind == JoinedNamespace::Network);
         if !shared && files::write(&self.request.folder, config, addresses)? && self.request.network.is_some() {
             let Monitor { network, streams, lock, channel, presence, .. } = self;

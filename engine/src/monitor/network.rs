@@ -51,11 +51,17 @@ impl Network {
         Ok(Network { namespace: Some(namespace), request, published, specs, warnings, ..Network::default() })
     }
 
-    /// Connected by a program of an ordinary user's own. `folder` is for its start alone.
-    pub(crate) fn of_user(programs: &UserNetwork, folder: &Path, publish: &[PortRequest]) -> Result<Network> {
+    /// Connected by a program of an ordinary user's own. `folder` is for its start alone; `resolve` is whether the host's name
+    /// servers are to be had through it.
+    pub(crate) fn of_user(
+        programs: &UserNetwork,
+        folder: &Path,
+        publish: &[PortRequest],
+        resolve: bool,
+    ) -> Result<Network> {
         let published = network::listen(publish)?;
         let namespace = network::new_namespace()?;
-        let connection = programs.connect(namespace.as_fd(), folder)?;
+        let connection = programs.connect(namespace.as_fd(), folder, resolve)?;
         let specs = published.iter().map(|port| port.spec.clone()).collect();
         let (namespace, connection) = (Some(namespace), Some(connection));
         Ok(Network { namespace, connection, published, specs, ..Network::default() })

@@ -92,7 +92,7 @@ impl Cgroup {
         let made = cgroup.make_folders().and_then(|()| {
             let Some(resources) = resources else { return Ok(()) };
             warnings.extend(cgroup.update(resources)?);
-            if !linux::userns::is_initial() {
+            if !linux::userns::is_machines_root() {
                 // Only root may load the program, and nobody in here may make a device.
                 return Ok(());
             }
@@ -123,7 +123,7 @@ impl Cgroup {
         while let Err(error) = self.make_folder(folder) {
             let kind = if let RuntimeError::File { source, .. } = &error { Some(source.kind()) } else { None };
             let refused = matches!(kind, Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem));
-            if refused && !linux::userns::is_initial() {
+            if refused && !linux::userns::is_machines_root() {
                 return Ok(false);
             }
             // A neighbour on its way out took the common parent along: again, from the top.

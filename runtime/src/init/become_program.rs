@@ -242,7 +242,7 @@ fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     match rustix::thread::set_thread_groups(&groups) {
         // With a single id they can't be changed: they stay the user's own.
-        Err(Errno::PERM) if linux::userns::has_single_id() => {}
+        Err(Errno::PERM) if linux::userns::has_single_id_now() => {}
         done => done.map_err(|e| CallError::new("setgroups", "", e))?,
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| no_such_id("setresgid", "group", process.gid, e))?;

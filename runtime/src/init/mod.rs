@@ -140,7 +140,12 @@ fn enter_namespaces(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Fail
             .map_err(|e| Failure::set_up(format!("join namespace {}: {e}", path.display())))?;
     }
     if plan.created.contains(Namespaces::USER) {
+        if plan.by_ordinary_user {
+            // Until then its files in /proc are root's, and the maps not this user's to write.
+            set_dumpable(DumpableBehavior::Dumpable)?;
+        }
         ask(channel, &FromInit::MapIds)?;
+        set_dumpable(DumpableBehavior::NotDumpable)?;
         rustix::thread::set_thread_gid(rustix::process::Gid::ROOT)
             .and_then(|()| rustix::thread::set_thread_uid(rustix::process::Uid::ROOT))
             .map_err(|e| Failure::set_up(format!("become root of the user namespace: {e}")))?;
@@ -155,15 +160,15 @@ fn enter_namespaces(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Fail
     Ok(())
 }
 
+fn set_dumpable(how: DumpableBehavior) -> Result<(), linux::CallError> {
+    rustix::process::set_dumpable_behavior(how).map_err(|e| linux::CallError::new("prctl", "PR_SET_DUMPABLE", e))
+}
+
 /// A new time namespace is for children first: it is given its offsets, then entered by its file.
 fn enter_time_namespace(clocks: &str, in_user_namespace: bool) -> Result<(), linux::CallError> {
     linux::process::unshare(Namespaces::TIME)?;
     if !clocks.is_empty() {
         let path = Path::new("/proc/self/timens_offsets");
-        let set_dumpable = |how| {
-            rustix::process::set_dumpable_behavior(how)
-                .map_err(|e| linux::CallError::new("prctl", "PR_SET_DUMPABLE", e))
-        };
         // The files of a process that can't be looked into belong to the host's root.
         if in_user_namespace {
             set_dumpable(DumpableBehavior::Dumpable)?;
