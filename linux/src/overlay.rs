@@ -49,7 +49,8 @@ pub fn overlay(
     upper: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
     options: OverlayOptions,
 ) -> Result<OwnedFd, CallError> {
-    let wanted = Overlay { lowers, upper, options };
+    let lowers = without_repeats(lowers)?;
+    let wanted = Overlay { lowers: &lowers, upper, options };
     match wanted.one_by_one() {
         Ok(Some(mount)) => return Ok(mount),
         Ok(None) => {}
@@ -57,6 +58,16 @@ pub fn overlay(
     }
     let names = wanted.lower_names();
     if names.len() <= MAX_OPTION_BYTES { wanted.by_option(&names) } else { wanted.by_old_mount() }
+}
+
+/// The layers, each once, at its highest place: overlay refuses a folder given twice (ELOOP), and an image may hold the same
+/// layer twice. What the lower of the two says, the upper says again above all between.
+fn without_repeats<'a>(lowers: &[BorrowedFd<'a>]) -> Result<Vec<BorrowedFd<'a>>, CallError> {
+    let identity = |fd: &BorrowedFd<'a>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    let ids = lowers.iter().map(identity).collect::<Result<Vec<_>, _>>();
+    let ids = ids.map_err(|e| CallError::new("fstat", "a layer", e))?;
+    let again = |index: usize| ids.iter().skip(index + 1).any(|id| *id == ids[index]);
+    Ok((0..).zip(lowers).filter(|(index, _)| !again(*index)).map(|(_, fd)| *fd).collect())
 }
 
 impl Overlay<'_> {
@@ -245,6 +256,8 @@ mod tests {
 
         let view = overlay(&layers, None, OverlayOptions::default()).unwrap();
         assert_eq!(read(&view, "file").unwrap(), "1");
+        let repeated = overlay(&[layers[1], layers[0], layers[1]], None, OverlayOptions::default()).unwrap();
+        assert_eq!(read(&repeated, "file").unwrap(), "1");
         assert_eq!(openat(&view, "new", CREATE, Mode::from_raw_mode(0o644)).unwrap_err(), Errno::ROFS);
 
         let root = overlay(&layers, Some((upper.as_fd(), work.as_fd())), OverlayOptions::default()).unwrap();
