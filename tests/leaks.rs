@@ -38,6 +38,16 @@ fn after_every_way_to_end() {
 }
 
 #[test]
+fn the_last_user_of_a_root_may_be_older_than_its_network() {
+    let env = TestEnv::new();
+    env.ctr("run -d --name first --network none busybox sleep 1000").ok();
+    env.ctr("run --rm busybox true").ok();
+    assert!(!env.leaks().links.is_empty(), "the bridge stays while somebody is there");
+    // What is left after this one the end of the test finds.
+    env.ctr("rm -f first").ok();
+}
+
+#[test]
 fn a_failing_test_is_swept() {
     let (tag, root) = {
         let env = TestEnv::new();

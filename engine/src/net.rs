@@ -71,6 +71,7 @@ impl Engine {
         Some(LastOut {
             lock: self.config().state.join("users.lock"),
             network: network.and_then(|row| serde_json::from_value(row.config).ok()),
+            network_file: self.store().network_file(DEFAULT_NETWORK),
             cgroup_parent: self.cgroup_parent(),
         })
     }

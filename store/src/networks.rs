@@ -34,6 +34,11 @@ impl Store {
         }
     }
 
+    /// The file that describes a network (a [`NetworkRow`]) for whoever does not open the database.
+    pub fn network_file(&self, name: &str) -> std::path::PathBuf {
+        self.layout.network_file(name)
+    }
+
     /// All networks, oldest first.
     pub fn networks(&self) -> Result<Vec<NetworkRow>> {
         self.db.read("list the networks", |tx| self.all_networks(tx))

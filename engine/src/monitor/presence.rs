@@ -6,20 +6,28 @@ use crate::{EngineError, Result};
 use network::BridgeNetwork;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the last one waits for the next command of a script.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// The largest description of a network read, in bytes.
+const MAX_NETWORK_BYTES: u64 = 1 << 20;
 
 /// What is to go with the last user of a root.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LastOut {
     /// Held by every monitor of the root.
     pub(crate) lock: PathBuf,
-    /// The root's network, if it ever had one.
+    /// The root's network, if it had one when this was written.
     pub(crate) network: Option<BridgeNetwork>,
+    /// Where a network that was made later is described.
+    #[serde(default)]
+    pub(crate) network_file: PathBuf,
     /// The parent of its control groups.
     pub(crate) cgroup_parent: String,
 }
@@ -69,9 +77,17 @@ pub(crate) fn clear_after_lost(what: &LastOut) {
 
 fn remove_if_last(lock: &OwnedFd, what: &LastOut) {
     if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        if let Some(network) = &what.network {
-            let _left = network::remove(network, true);
+        if let Some(network) = what.network.clone().or_else(|| described(&what.network_file)) {
+            let _left = network::remove(&network, true);
         }
         cgroups::remove_parent(&what.cgroup_parent);
     }
+}
+
+/// A network out of its file in the store: monitors do not open the database.
+fn described(file: &Path) -> Option<BridgeNetwork> {
+    let mut bytes = Vec::new();
+    File::open(file).ok()?.take(MAX_NETWORK_BYTES).read_to_end(&mut bytes).ok()?;
+    let row: store::NetworkRow = serde_json::from_slice(&bytes).ok()?;
+    serde_json::from_value(row.config).ok()
 }
