@@ -54,7 +54,7 @@ lint: ## Formatting, clippy, licences and advisories
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed: licences and sources were not checked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/* bench/*.sh .ci/run tests/vm/init; \
+	@if command -v shellcheck >/dev/null; then shellcheck --severity=warning scripts/* bench/*.sh .ci/run tests/vm/init; \
 	else echo "lint: shellcheck is not installed: the scripts were not checked"; fi
 
 base-images: build ## busybox and debian:bookworm out of Debian's packages, into ctr's store

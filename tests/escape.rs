@@ -1,5 +1,6 @@
 //! Images and containers that try to get at the host through `ctr`: by the names in an image, by what a container does while
 //! somebody enters it, by what it is called. runtime/tests has the same for the runtime alone.
+#![allow(clippy::unwrap_used)] // Also in what the tests share.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

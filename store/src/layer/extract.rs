@@ -80,16 +80,9 @@ fn owner(entry: &Entry) -> (Uid, Gid) {
 
 /// An id that a user namespace lacks is invalid to the kernel.
 fn chown_failed(entry: &Entry) -> impl FnOnce(Errno) -> StoreError + '_ {
-    move |errno| match errno {
-        Errno::INVAL => bad(
-            &entry.path,
-            format!(
-                "its owner {}:{} is not among this user's ids: more of them come from /etc/subuid and /etc/subgid",
-                entry.uid, entry.gid
-            ),
-        ),
-        errno => bad(&entry.path, format!("chown: {errno}")),
-    }
+    let (uid, gid) = (entry.uid, entry.gid);
+    let missing = format!("its owner {uid}:{gid} is not among this user's ids: /etc/subuid and /etc/subgid give more");
+    move |errno| bad(&entry.path, if errno == Errno::INVAL { missing } else { format!("chown: {errno}") })
 }
 
 /// Unpacks all entries of `tar` into the empty folder `root`.
