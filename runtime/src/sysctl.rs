@@ -4,20 +4,20 @@ use crate::RuntimeError;
 use oci_spec::runtime::LinuxNamespaceType;
 use std::path::PathBuf;
 
-/// Settings of the IPC namespace.
+/// Settings of the IPC namespace, as paths.
 const IPC: &[&str] = &[
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-    "kernel.msg_next_id",
-    "kernel.sem_next_id",
-    "kernel.shm_next_id",
-    "kernel.auto_msgmni",
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+    "kernel/msg_next_id",
+    "kernel/sem_next_id",
+    "kernel/shm_next_id",
+    "kernel/auto_msgmni",
 ];
 
 /// The file of a setting beneath /proc/sys, if a container with its own namespaces of the kinds `own` may set it.
@@ -36,12 +36,12 @@ pub(crate) fn file(name: &str, value: &str, own: impl Fn(LinuxNamespaceType) -> 
     if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
         return refuse("not a setting's name");
     }
-    let dotted = path.replace('/', ".");
-    let needs = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+    // The path decides, not the name: a folder may have dots in it, and `net./x` is not in `net`.
+    let needs = if IPC.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
         LinuxNamespaceType::Ipc
-    } else if dotted.starts_with("net.") {
+    } else if path.starts_with("net/") {
         LinuxNamespaceType::Network
-    } else if matches!(dotted.as_str(), "kernel.domainname" | "kernel.hostname") {
+    } else if matches!(path.as_str(), "kernel/domainname" | "kernel/hostname") {
         LinuxNamespaceType::Uts
     } else {
         return refuse("it is not in any namespace, setting it would change the host");
@@ -63,9 +63,16 @@ mod tests {
         assert_eq!(all("net.ipv4.ip_forward", "1"), Some("sys/net/ipv4/ip_forward".into()));
         assert_eq!(all("net/ipv4/conf/eth0.100/rp_filter", "1"), Some("sys/net/ipv4/conf/eth0.100/rp_filter".into()));
         assert_eq!(all("kernel.shmmax", "1"), Some("sys/kernel/shmmax".into()));
-        for bad in
-            ["kernel.core_pattern", "vm.swappiness", "net.../../kernel", "net/../kernel/core_pattern", "", "net."]
-        {
+        for bad in [
+            "kernel.core_pattern",
+            "vm.swappiness",
+            "net.../../kernel",
+            "net/../kernel/core_pattern",
+            "",
+            "net.",
+            "net./x",
+            "fs/mqueue.x/y",
+        ] {
             assert_eq!(all(bad, "1"), None, "{bad}");
         }
         assert_eq!(all("net.ipv4.ip_forward", "1\nkernel.core_pattern=x"), None);
