@@ -86,8 +86,9 @@ fn a_true_terminal() {
     tty.expect("30 90");
     tty.expect("/dev/pts/");
     tty.resize(25, 70);
-    tty.send("stty size\n");
-    tty.expect("25 70");
+    // The new size travels beside the keys, and may come after them.
+    tty.send("until stty size | grep -q '^25 70'; do usleep 1000; done; echo res\"\"ized\n");
+    tty.expect("resized");
     tty.send("sh -c 'echo st\"\"arted; sleep 1000'\n");
     tty.expect("started");
     tty.send("\u{3}"); // ctrl-C
