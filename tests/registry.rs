@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, channel};
+use test_support::http::MemoryRegistry;
 use test_support::{Invocation, PATIENCE, Registry, RegistryKind, TestEnv};
 
 /// Runs skopeo, which trusts this test's registries whatever they show.
@@ -106,6 +107,18 @@ fn what_skopeo_pushes_is_pulled_and_runs() {
     let copy = format!("{}/copy:1", registry.address());
     other.ctr(["tag", &by_digest, &copy]).ok();
     other.ctr(["push", &copy]).ok().prints(&digest).prints("Mounted from busybox");
+}
+
+#[test]
+fn a_second_pull_of_an_unchanged_image_is_one_request() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), MemoryRegistry::default());
+    let name = registry.image("team/app:1").to_string();
+    here.ctr(["tag", "busybox", &name]).ok();
+    here.ctr(["push", &name]).ok();
+    there.ctr(["pull", &name]).ok().prints("Downloaded newer image");
+    registry.forget();
+    there.ctr(["pull", &name]).ok().prints("up to date");
+    assert_eq!(registry.requests(), ["GET /v2/team/app/manifests/1"]);
 }
 
 #[test]

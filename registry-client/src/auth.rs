@@ -183,10 +183,14 @@ impl TokenRequest<'_> {
         let realm = self.realm()?;
         if let Some(Credential::IdentityToken(token)) = &self.credential {
             let (status, body) = self.post(&realm, token)?;
-            // Services without OAuth2 say so in many ways; the older GET may still do without a user.
-            if !matches!(status.as_u16(), 404 | 405) {
+            // Services without OAuth2 say so in many ways; the older GET may still do without a user. Where it does not
+            // either, what the first answer said of the identity token is the reason to tell.
+            if !matches!(status.as_u16(), 400 | 401 | 404 | 405) {
                 return parse_token(status, &body);
             }
+            let refused = Denied::Status(status, body);
+            let (status, body) = self.get(&realm)?;
+            return parse_token(status, &body).map_err(|_| refused);
         }
         let (status, body) = self.get(&realm)?;
         parse_token(status, &body)

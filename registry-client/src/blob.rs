@@ -1,12 +1,12 @@
-//! Blobs: downloads that survive a broken connection, uploads that start over from the file.
+//! Blobs coming in: downloads that survive a broken connection.
 
 use crate::auth::Target;
-use crate::http::{self, Answer, Call, Payload, Upload};
-use crate::registry::{Address, Ask, check_digest};
-use crate::url::{self, Origin};
+use crate::http::{self, Answer, Call, Payload};
+use crate::registry::Ask;
+use crate::url::Origin;
 use crate::{Cause, Registry, RegistryError};
 use oci::{Descriptor, Digest, Reference};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::time::Instant;
 use ureq::http::{HeaderValue, Method, StatusCode, Uri, header};
 
@@ -14,17 +14,6 @@ use ureq::http::{HeaderValue, Method, StatusCode, Uri, header};
 const MAX_RESUMPTIONS: u32 = 100;
 /// A download that brings less than this in the time of an idle timeout, in bytes, counts as stalled.
 const MIN_PROGRESS_BYTES: u64 = 1024;
-
-/// How a blob came to be in the registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BlobPush {
-    /// It was there.
-    Existing,
-    /// The registry took it over from another of its repositories.
-    Mounted(String),
-    /// We sent it.
-    Uploaded,
-}
 
 /// A blob's bytes from some offset on, ending exactly at the descriptor's size. A broken connection is resumed
 /// inside; **whoever reads checks the digest**, as they hash the stream anyway. Its errors wrap a
@@ -79,13 +68,39 @@ impl Registry {
             return Err(fail(Cause::TooLarge(limit)));
         }
         let mut bytes = Vec::new();
-        let mut reader = self.blob(repository, blob, 0)?;
-        reader.read_to_end(&mut bytes).map_err(|error| match error.downcast::<RegistryError>() {
-            Ok(error) => error,
-            Err(error) => fail(Cause::Connection(error.to_string())),
-        })?;
-        check_digest(&blob.digest, &bytes).map_err(fail)?;
+        self.copy_blob(repository, blob, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Writes a blob of any size to `out` and checks its digest; what was written is worth nothing after an error.
+    pub fn copy_blob(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        out: &mut dyn Write,
+    ) -> Result<(), RegistryError> {
+        let fail =
+            |cause| RegistryError::new(repository.domain(), &format!("fetch blob {}", shown(&blob.digest)), cause);
+        let mut reader = self.blob(repository, blob, 0)?;
+        let (mut hasher, mut buffer) = (blob.digest.hasher(), vec![0; 128 << 10]);
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) => {
+                    return Err(match error.downcast::<RegistryError>() {
+                        Ok(error) => error,
+                        Err(error) => fail(Cause::Connection(error.to_string())),
+                    });
+                }
+            };
+            let bytes = buffer.get(..count).unwrap_or_default();
+            hasher.update(bytes);
+            out.write_all(bytes).map_err(|error| fail(Cause::Sink(error)))?;
+        }
+        let actual = hasher.finish();
+        let expected = blob.digest.clone();
+        if actual == expected { Ok(()) } else { Err(fail(Cause::Digest { expected, actual })) }
     }
 
     /// Whether the repository has this blob.
@@ -93,7 +108,12 @@ impl Registry {
         self.has_blob(repository, digest, "pull")
     }
 
-    fn has_blob(&self, repository: &Reference, digest: &Digest, actions: &str) -> Result<bool, RegistryError> {
+    pub(crate) fn has_blob(
+        &self,
+        repository: &Reference,
+        digest: &Digest,
+        actions: &str,
+    ) -> Result<bool, RegistryError> {
         let target = Target::of(repository);
         let what = format!("look for blob {}", shown(digest));
         let path = format!("/v2/{}/blobs/{digest}", target.repository);
@@ -102,128 +122,6 @@ impl Registry {
         ask.scopes = vec![target.scope(actions)];
         Ok(self.inner.expect(ask, &[200, 404])?.status == StatusCode::OK)
     }
-
-    /// Brings a blob into a repository: skipped if it is there, mounted from one of `mount_from` (repository
-    /// paths of the same registry) if the registry does that, else sent. `open` gives the content from its start and
-    /// is called again for each attempt; `progress` is told the bytes sent so far in this attempt.
-    pub fn push_blob(
-        &self,
-        repository: &Reference,
-        blob: &Descriptor,
-        mount_from: &[String],
-        open: &mut dyn FnMut() -> io::Result<Box<dyn Read>>,
-        progress: &dyn Fn(u64),
-    ) -> Result<BlobPush, RegistryError> {
-        if self.has_blob(repository, &blob.digest, "pull,push")? {
-            return Ok(BlobPush::Existing);
-        }
-        let target = Target::of(repository);
-        let what = format!("upload blob {}", shown(&blob.digest));
-        let source = mount_from.iter().find(|source| **source != target.repository);
-        let mut session = self.start_upload(&target, &what, source, &blob.digest)?;
-        if session.status == StatusCode::CREATED {
-            return Ok(BlobPush::Mounted(source.cloned().unwrap_or_default()));
-        }
-        let mut attempt = 0;
-        loop {
-            let url = upload_url(&session, &blob.digest);
-            let url = url.map_err(|cause| RegistryError::new(&target.domain, &what, cause))?;
-            match self.send_upload(&target, &what, url, blob.size, open, progress) {
-                Ok(()) => return Ok(BlobPush::Uploaded),
-                // A session may be spoilt by what broke it: the next attempt has one of its own.
-                Err((error, true)) if attempt >= self.inner.http.retries => return Err(error),
-                Err((error, false)) => return Err(error),
-                Err((_, true)) => {
-                    std::thread::sleep(self.inner.http.pause(attempt));
-                    attempt += 1;
-                    session = self.start_upload(&target, &what, None, &blob.digest)?;
-                }
-            }
-        }
-    }
-
-    fn start_upload(
-        &self,
-        target: &Target,
-        what: &str,
-        mount_from: Option<&String>,
-        digest: &Digest,
-    ) -> Result<Answer, RegistryError> {
-        let mut path = format!("/v2/{}/blobs/uploads/", target.repository);
-        let mut scopes = vec![target.scope("pull,push")];
-        if let Some(source) = mount_from {
-            path = format!("{path}?{}", url::encode_pairs([("mount", digest.as_str()), ("from", source)]));
-            scopes.push(format!("repository:{source}:pull"));
-        }
-        let ask = Ask { method: Method::POST, payload: Payload::Bytes(&[]), scopes, ..Ask::get(target, what, &path) };
-        let answer = self.inner.expect(ask, &[201, 202]);
-        match answer {
-            // Not being allowed to mount is no reason not to upload.
-            Err(error) if mount_from.is_some() && error.status().is_some() => {
-                self.start_upload(target, what, None, digest)
-            }
-            other => other,
-        }
-    }
-
-    /// The whole content in one PUT. An error comes with whether another attempt makes sense.
-    fn send_upload(
-        &self,
-        target: &Target,
-        what: &str,
-        url: Uri,
-        size: u64,
-        open: &mut dyn FnMut() -> io::Result<Box<dyn Read>>,
-        progress: &dyn Fn(u64),
-    ) -> Result<(), (RegistryError, bool)> {
-        let from = self.inner.origin(target);
-        let url = keep_https(&from, url);
-        let fail = |failure: http::Failure| (RegistryError::new(&target.domain, what, failure.cause), false);
-        self.inner.http.check_downgrade(Some(&from), &url).map_err(fail)?;
-        let octets = HeaderValue::from_static("application/octet-stream");
-        let ask = Ask {
-            method: Method::PUT,
-            to: Address::Url(url),
-            headers: vec![(header::CONTENT_TYPE, octets)],
-            payload: Payload::Stream(Upload { open, size, progress }),
-            scopes: vec![target.scope("pull,push")],
-            patient: true,
-            ..Ask::get(target, what, "")
-        };
-        match self.inner.expect(ask, &[201, 200, 204]) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let again = match error.cause() {
-                    // 404: the session is gone. 416: it is not where we thought.
-                    crate::Cause::Status { status, .. } => matches!(status, 404 | 408 | 416 | 429 | 500..=599),
-                    crate::Cause::Connection(_) | crate::Cause::Timeout(_) => true,
-                    _ => false,
-                };
-                Err((error, again))
-            }
-        }
-    }
-}
-
-/// A registry behind a proxy that ends TLS often names itself with http in `Location`: same host, so https goes on.
-fn keep_https(from: &Origin, url: Uri) -> Uri {
-    let to_http = Origin::of(&url).filter(|to| from.https && !to.https);
-    match to_http {
-        Some(to) if url::host_of(&to.authority) == url::host_of(&from.authority) => {
-            let path = url.path_and_query().map_or("/", |p| p.as_str());
-            format!("https://{}{path}", from.authority).parse().unwrap_or(url)
-        }
-        _ => url,
-    }
-}
-
-/// Where an upload session takes its content. `Location` is used as it is, but for the digest added to it.
-fn upload_url(session: &Answer, digest: &Digest) -> Result<Uri, Cause> {
-    let location = session.headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
-    location
-        .and_then(|l| url::resolve(&session.url, l))
-        .and_then(|u| url::with_query(&u, "digest", digest.as_str()))
-        .ok_or_else(|| Cause::Protocol("the registry opened an upload without saying where".to_owned()))
 }
 
 impl BlobReader {
@@ -378,7 +276,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     }
 }
 
-fn shown(digest: &Digest) -> String {
+pub(crate) fn shown(digest: &Digest) -> String {
     format!("{}:{}", digest.algorithm(), digest.short())
 }
 
@@ -393,14 +291,5 @@ mod tests {
         for bad in ["", "bytes */10", "bytes 5/10", "5-9/10", "bytes x-9/10", "bytes 1-2/x"] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn an_upload_at_the_same_host_stays_on_https() {
-        let from = Origin { https: true, authority: "r.io:5000".to_owned() };
-        let kept = |url: &str| keep_https(&from, url.parse().unwrap()).to_string();
-        assert_eq!(kept("http://r.io/v2/u?x=1"), "https://r.io:5000/v2/u?x=1");
-        assert_eq!(kept("http://evil.io/v2/u"), "http://evil.io/v2/u");
-        assert_eq!(kept("https://cdn.io/u"), "https://cdn.io/u");
     }
 }

@@ -1,6 +1,6 @@
 //! One error type: the host, what it was asked for, why that failed, and a hint where there is one.
 
-use oci::{Digest, ManifestError};
+use oci::{Digest, ManifestError, Platform};
 use std::fmt;
 
 /// A failed operation on a registry.
@@ -52,6 +52,14 @@ pub enum Cause {
     /// A manifest that is none.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// An index that names nothing for the platform.
+    #[error("no matching manifest for {wanted} in the manifest list entries: it has {has}")]
+    Platform {
+        /// Asked for.
+        wanted: Box<Platform>,
+        /// What there is, in words.
+        has: String,
+    },
     /// The credentials could not be read.
     #[error(transparent)]
     Credentials(#[from] crate::CredentialError),
@@ -61,6 +69,9 @@ pub enum Cause {
     /// Our own side of an upload could not be read.
     #[error("reading the content to send: {0}")]
     Source(std::io::Error),
+    /// Our own side of a download could not be written.
+    #[error("writing the content: {0}")]
+    Sink(std::io::Error),
 }
 
 impl RegistryError {
@@ -121,7 +132,7 @@ impl fmt::Display for RegistryError {
 impl std::error::Error for RegistryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Source(error) => Some(error),
+            Cause::Source(error) | Cause::Sink(error) => Some(error),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ use crate::challenge;
 use crate::tls::{TlsConnector, TlsError, Trust};
 use crate::url::{self, Origin};
 use crate::{Cause, ClientConfig, Resolve};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
@@ -97,6 +98,9 @@ pub(crate) struct Http {
     pub(crate) idle_timeout: Duration,
     commit_timeout: Duration,
     warnings: Mutex<Vec<String>>,
+    /// By authority: not before this time, as the host asked one of our requests. Several threads share a client, and a
+    /// registry that limits its callers counts them all.
+    throttled: Mutex<HashMap<String, Instant>>,
 }
 
 impl Http {
@@ -129,6 +133,7 @@ impl Http {
             idle_timeout: config.idle_timeout,
             commit_timeout: config.commit_timeout,
             warnings: Mutex::default(),
+            throttled: Mutex::default(),
         }
     }
 
@@ -138,21 +143,39 @@ impl Http {
         let retries = if matches!(call.payload, Payload::Stream(_)) { 0 } else { self.retries };
         let mut attempt = 0;
         loop {
+            self.wait_for_turn(&call.url);
             let outcome = self.follow(call);
             let asked_for = match &outcome {
                 Ok(answer) if is_transient_status(answer.status) => retry_after(&answer.headers),
                 Err(failure) if failure.transient => None,
                 _ => return outcome,
             };
-            if attempt >= retries || asked_for.is_some_and(|wait| wait > MAX_RETRY_AFTER) {
+            let pause = self.pause(attempt).max(asked_for.unwrap_or_default());
+            let too_long = asked_for.is_some_and(|wait| wait > MAX_RETRY_AFTER);
+            if let (Some(_), Some(authority), false) = (asked_for, call.url.authority(), too_long) {
+                let mut throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
+                throttled.insert(authority.as_str().to_owned(), Instant::now() + pause);
+            }
+            if attempt >= retries || too_long {
                 return outcome;
             }
             if let Ok(answer) = outcome {
                 // Read to its end, the connection can be used again.
                 let _ = read_bounded(answer.body, MAX_ANSWER_BYTES, self.idle_timeout);
             }
-            std::thread::sleep(self.pause(attempt).max(asked_for.unwrap_or_default()));
+            if asked_for.is_none() {
+                std::thread::sleep(pause);
+            }
             attempt += 1;
+        }
+    }
+
+    /// Where a host has said when it wants to be asked again: waits until then.
+    fn wait_for_turn(&self, url: &Uri) {
+        let authority = url.authority().map_or("", |a| a.as_str());
+        let turn = self.throttled.lock().unwrap_or_else(PoisonError::into_inner).get(authority).copied();
+        if let Some(wait) = turn.and_then(|turn| turn.checked_duration_since(Instant::now())) {
+            std::thread::sleep(wait);
         }
     }
 

@@ -14,6 +14,11 @@
 //!   their descriptor names.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+/// The README's program is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod auth;
 mod blob;
 mod challenge;
@@ -25,12 +30,14 @@ mod http;
 mod proxy;
 mod registry;
 mod tls;
+mod upload;
 mod url;
 
-pub use blob::{BlobPush, BlobReader};
+pub use blob::BlobReader;
 pub use config::{ClientConfig, Proxies, Resolve, TlsFiles};
 pub use credentials::{
     Credential, CredentialError, CredentialFiles, CredentialPaths, Credentials, Kept, NoCredentials,
 };
 pub use error::{Cause, RegistryError};
 pub use registry::{ManifestResponse, Registry};
+pub use upload::BlobPush;

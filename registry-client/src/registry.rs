@@ -6,13 +6,15 @@ use crate::error::status_cause;
 use crate::http::{Answer, Call, Failure, Http, MAX_ANSWER_BYTES, Payload, read_bounded};
 use crate::url::{self, Origin};
 use crate::{Cause, ClientConfig, Credential, Credentials, RegistryError};
-use oci::{Descriptor, Digest, Document, MAX_MANIFEST_BYTES, MediaType, Reference};
-use std::collections::HashMap;
+use oci::{Descriptor, Digest, Document, Index, MAX_MANIFEST_BYTES, Manifest, MediaType, Platform, Reference};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use ureq::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 /// Authorization is negotiated this often: unknown host, refused token, wider scope.
 const MAX_AUTH_ROUNDS: u32 = 3;
+/// Indexes may name indexes; more than this is a joke at our expense.
+const MAX_INDEX_DEPTH: usize = 3;
 /// Tags listed.
 const MAX_TAGS: usize = 10_000;
 
@@ -125,6 +127,33 @@ impl Registry {
         let document = Document::parse(&bytes, media_type.as_deref()).map_err(|e| fail(e.into()))?;
         let media_type = media_type.unwrap_or_else(|| default_media_type(&document).to_owned());
         Ok(ManifestResponse { bytes, media_type, digest, document })
+    }
+
+    /// Follows what a reference names down to the one manifest for a platform: an index's entry, or a nested index's.
+    pub fn manifest_for(
+        &self,
+        reference: &Reference,
+        mut found: ManifestResponse,
+        wanted: &Platform,
+    ) -> Result<(ManifestResponse, Manifest), RegistryError> {
+        let what = format!("fetch the manifest of {}", reference.familiar());
+        let fail = |cause| RegistryError::new(reference.domain(), &what, cause);
+        for _ in 0..MAX_INDEX_DEPTH {
+            let index = match found.document {
+                Document::Manifest(ref manifest) => {
+                    let manifest = manifest.clone();
+                    return Ok((found, manifest));
+                }
+                Document::Index(index) => index,
+            };
+            let nested = || index.manifests.iter().find(|m| MediaType::is_index(&m.media_type) && m.platform.is_none());
+            let chosen = index
+                .select(wanted)
+                .or_else(nested)
+                .ok_or_else(|| fail(Cause::Platform { wanted: Box::new(wanted.clone()), has: platforms(&index) }))?;
+            found = self.manifest(&reference.at_digest(chosen.digest.clone()))?;
+        }
+        Err(fail(Cause::Protocol(format!("indexes within indexes, more than {MAX_INDEX_DEPTH} deep"))))
     }
 
     /// The descriptor of what a reference names, by HEAD; none if the registry has no such thing, or
@@ -354,6 +383,16 @@ fn widen(scopes: &mut Vec<String>, wanted: Vec<String>) -> bool {
         }
     }
     scopes.len() > before
+}
+
+/// What an index has, in words.
+fn platforms(index: &Index) -> String {
+    let all = index.manifests.iter().filter_map(|m| m.platform.as_ref()).filter(|p| p.os != "unknown");
+    let names: BTreeSet<String> = all.map(Platform::to_string).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        _ => names.into_iter().take(20).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn denied_error(denied: Denied, target: &Target, what: &str) -> RegistryError {

@@ -3,13 +3,14 @@
 
 mod common;
 
-use common::{Login, Reply, Server, answer, client, client_as, quick};
+use common::{Login, client, client_as, quick};
 use oci::{Descriptor, Digest, MediaType};
 use registry_client::{BlobPush, Cause, ClientConfig, Credential, Registry};
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use test_support::http::{Reply, Server, answer};
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0},"layers":[]}"#;
 const OCI: &str = "Content-Type: application/vnd.oci.image.manifest.v1+json";
@@ -43,6 +44,26 @@ fn a_busy_registry_is_asked_again_when_it_says() {
     assert!(begun.elapsed() >= Duration::from_secs(1), "Retry-After was not waited for");
     assert_eq!(manifest.digest, Digest::sha256(MANIFEST));
     assert_eq!(server.seen().len(), 4);
+}
+
+#[test]
+fn a_limit_told_to_one_thread_holds_for_all() {
+    let server = Server::start(|_, count| match count {
+        0 => answer(429, "Retry-After: 1", ""),
+        _ => answer(200, OCI, MANIFEST),
+    });
+    let registry = client();
+    std::thread::scope(|scope| {
+        scope.spawn(|| registry.manifest(&server.image("a")).unwrap());
+        while server.seen().is_empty() {
+            std::thread::yield_now();
+        }
+        // The first thread reads its answer and says so to the others: they begin when it has begun to wait.
+        let begun = Instant::now();
+        while registry.manifest(&server.image("b")).is_ok() && begun.elapsed() < Duration::from_millis(900) {}
+    });
+    let early = server.seen().len();
+    assert!(early < 20, "{early} requests within the second that was asked for");
 }
 
 #[test]
@@ -291,6 +312,61 @@ fn an_identity_token_is_traded_and_goes_nowhere_else() {
 }
 
 #[test]
+fn a_service_without_oauth2_is_asked_the_older_way() {
+    let login = || Login(Credential::IdentityToken("refresh me".to_owned()));
+    for status in [400, 401, 404, 405] {
+        let tokens = Server::start(move |seen, _| match seen.method.as_str() {
+            "POST" => answer(status, "", r#"{"error":"unsupported_grant_type"}"#),
+            _ => answer(200, "", r#"{"token":"good"}"#),
+        });
+        let server = challenging(format!("http://{}/token", tokens.address));
+        client_as(login()).manifest(&server.image("a")).unwrap();
+        let seen = tokens.seen();
+        assert_eq!(seen[1].method, "GET");
+        assert!(!seen[1].target.contains("refresh"), "the identity token is no part of a URL: {}", seen[1].target);
+    }
+    // What the service said of the token is what the user hears.
+    let tokens = Server::start(|seen, _| match seen.method.as_str() {
+        "POST" => answer(401, "", r#"{"error":"invalid_grant","error_description":"the token has expired"}"#),
+        _ => answer(401, "", r#"{"details":"anonymous"}"#),
+    });
+    let server = challenging(format!("http://{}/token", tokens.address));
+    let error = client_as(login()).manifest(&server.image("a")).unwrap_err();
+    assert!(error.to_string().contains("the token has expired"), "{error}");
+}
+
+#[test]
+fn a_token_service_that_sends_us_on_sends_no_password_on() {
+    let thief = Arc::new(Server::start(|_, _| answer(200, "", r#"{"token":"good"}"#)));
+    let place = thief.address.clone();
+    let tokens = Server::start(move |_, _| answer(302, &format!("Location: http://{place}/token"), ""));
+    let server = challenging(format!("http://{}/token", tokens.address));
+    client_as(Login::basic("me", "secret")).manifest(&server.image("a")).unwrap();
+    assert_eq!(tokens.seen()[0].header("authorization"), "Basic bWU6c2VjcmV0");
+    assert_eq!(thief.seen()[0].header("authorization"), "");
+    // Nor to where only https may be spoken.
+    let tokens = Server::start(|_, _| answer(302, "Location: http://evil.example/token", ""));
+    let server = challenging(format!("http://{}/token", tokens.address));
+    let error = client_as(Login::basic("me", "secret")).manifest(&server.image("a")).unwrap_err();
+    assert!(error.to_string().contains("refused to go on to http://evil.example"), "{error}");
+}
+
+#[test]
+fn a_renewed_token_stays_behind_at_a_redirect_too() {
+    let thief = Arc::new(Server::start(|_, _| answer(200, OCI, MANIFEST)));
+    let place = thief.address.clone();
+    let tokens = Server::start(|_, count| answer(200, "", format!(r#"{{"token":"t{count}"}}"#)));
+    let realm = format!("http://{}/token", tokens.address);
+    let server = Server::start(move |seen, _| match seen.header("authorization") {
+        "Bearer t1" => answer(307, &format!("Location: http://{place}/x"), ""),
+        _ => answer(401, &format!("WWW-Authenticate: Bearer realm=\"{realm}\",error=\"invalid_token\""), ""),
+    });
+    client_as(Login::basic("me", "secret")).manifest(&server.image("a")).unwrap();
+    assert_eq!(tokens.seen().len(), 2, "renewed");
+    assert!(thief.seen().iter().all(|seen| seen.header("authorization").is_empty()));
+}
+
+#[test]
 fn a_refused_token_is_renewed_but_not_for_ever() {
     let made = AtomicUsize::new(0);
     let tokens = Server::start(move |_, _| {
@@ -435,7 +511,7 @@ fn an_upload_starts_over_after_a_break() {
     let source = whole.clone();
     let mut opened = 0;
     let sent = AtomicUsize::new(0);
-    let mut open = || {
+    let mut open = |_| {
         opened += 1;
         Ok(Box::new(Cursor::new(source.clone())) as Box<dyn Read>)
     };
@@ -448,7 +524,7 @@ fn an_upload_starts_over_after_a_break() {
     assert_eq!(puts.len(), 2);
     assert!(puts[1].body == whole);
     assert_eq!(puts[1].header("content-length"), "300000");
-    let expected = format!("/v2/a/blobs/uploads/session3?state=a%2Fb&digest=sha256%3A{}", blob.digest.hex());
+    let expected = format!("/v2/a/blobs/uploads/session4?state=a%2Fb&digest=sha256%3A{}", blob.digest.hex());
     assert_eq!(puts[1].target, expected);
 }
 
@@ -459,11 +535,11 @@ fn a_source_that_fails_is_not_the_registrys_fault() {
         "HEAD" => answer(404, "", ""),
         _ => answer(202, "Location: /session", ""),
     });
-    let mut short = || Ok(Box::new(&b"fo"[..]) as Box<dyn Read>);
+    let mut short = |_| Ok(Box::new(&b"fo"[..]) as Box<dyn Read>);
     let error = client().push_blob(&server.image("a"), &blob, &[], &mut short, &|_| {}).unwrap_err();
     assert!(matches!(error.cause(), Cause::Source(_)), "{error}");
     assert!(error.to_string().contains("ends 2 bytes before"), "{error}");
-    let mut gone = || Err(std::io::Error::other("the file is gone"));
+    let mut gone = |_| Err(std::io::Error::other("the file is gone"));
     let error = client().push_blob(&server.image("a"), &blob, &[], &mut gone, &|_| {}).unwrap_err();
     assert!(error.to_string().contains("the file is gone"), "{error}");
 }
@@ -477,7 +553,7 @@ fn an_upload_sent_elsewhere_goes_without_credentials() {
         (_, "HEAD") => answer(404, "", ""),
         _ => answer(202, &format!("Location: http://{place}/bucket/x"), ""),
     });
-    let mut open = || Ok(Box::new(&b"data"[..]) as Box<dyn Read>);
+    let mut open = |_| Ok(Box::new(&b"data"[..]) as Box<dyn Read>);
     let registry = client_as(Login::basic("me", "secret"));
     registry.push_blob(&server.image("a"), &blob_of(b"data"), &[], &mut open, &|_| {}).unwrap();
     assert_eq!(bucket.seen()[0].header("authorization"), "");
@@ -492,7 +568,7 @@ fn a_mount_that_is_not_allowed_becomes_an_upload() {
         "POST" => answer(202, "Location: /session", ""),
         _ => answer(201, "", ""),
     });
-    let mut open = || Ok(Box::new(&b"data"[..]) as Box<dyn Read>);
+    let mut open = |_| Ok(Box::new(&b"data"[..]) as Box<dyn Read>);
     let from = ["a".to_owned(), "b/c".to_owned()];
     let outcome = client().push_blob(&server.image("a"), &blob_of(b"data"), &from, &mut open, &|_| {}).unwrap();
     assert_eq!(outcome, BlobPush::Uploaded);

@@ -27,7 +27,7 @@ fn skopeo(words: &[&str]) -> String {
 
 fn push_bytes(registry: &Registry, to: &Reference, media_type: &str, bytes: &[u8]) -> (Descriptor, BlobPush) {
     let blob = Descriptor::of(media_type, bytes);
-    let mut open = || Ok(Box::new(Cursor::new(bytes.to_vec())) as Box<dyn Read>);
+    let mut open = |_| Ok(Box::new(Cursor::new(bytes.to_vec())) as Box<dyn Read>);
     let outcome = registry.push_blob(to, &blob, &[], &mut open, &|_| {}).unwrap();
     (blob, outcome)
 }
@@ -67,7 +67,7 @@ fn blobs_are_skipped_mounted_or_sent() {
     assert_eq!(push_bytes(&registry, &first, MediaType::OCI_LAYER, &bytes).1, BlobPush::Uploaded);
     assert_eq!(push_bytes(&registry, &first, MediaType::OCI_LAYER, &bytes).1, BlobPush::Existing);
     let blob = Descriptor::of(MediaType::OCI_LAYER, &bytes);
-    let mut open = || panic!("a mount needs no content");
+    let mut open = |_| panic!("a mount needs no content");
     let outcome = registry.push_blob(&second, &blob, &["first".to_owned()], &mut open, &|_| {}).unwrap();
     assert_eq!(outcome, BlobPush::Mounted("first".to_owned()));
     let mut back = Vec::new();
@@ -81,7 +81,7 @@ fn blobs_are_skipped_mounted_or_sent() {
 fn content_that_is_not_its_digest_is_refused_by_the_registry() {
     let server = Server::start(RegistryKind::Plain);
     let blob = Descriptor::new(MediaType::OCI_LAYER, Digest::sha256("one thing"), 7);
-    let mut open = || Ok(Box::new(&b"another"[..]) as Box<dyn Read>);
+    let mut open = |_| Ok(Box::new(&b"another"[..]) as Box<dyn Read>);
     let error = client().push_blob(&image(&server, "a"), &blob, &[], &mut open, &|_| {}).unwrap_err();
     assert!(error.to_string().contains("DIGEST_INVALID"), "{error}");
 }

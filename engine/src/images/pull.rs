@@ -3,14 +3,11 @@
 use super::workers::{Outcome, Watched};
 use super::{LayerInfo, PullEvent, PullRequest, PullState, Pulled};
 use crate::{Engine, EngineError, Result};
-use oci::{Descriptor, Digest, Document, ImageConfig, MAX_CONFIG_BYTES, Manifest, MediaType, Platform, Reference};
-use registry_client::{ManifestResponse, Registry};
+use oci::{Descriptor, Digest, ImageConfig, MAX_CONFIG_BYTES, Manifest, MediaType, Platform, Reference};
+use registry_client::Registry;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
-
-/// Indexes may name indexes; more than this is a joke at our expense.
-const MAX_INDEX_DEPTH: usize = 3;
 
 type Progress<'a> = &'a (dyn Fn(PullEvent) + Sync);
 
@@ -65,7 +62,7 @@ impl Engine {
             return Ok(Pulled { up_to_date: before.as_ref() == Some(&image_id), image_id, digest });
         }
         let wanted = request.platform.clone().unwrap_or_else(Platform::host);
-        let (found, manifest) = one_image(registry, reference, named, &wanted)?;
+        let (found, manifest) = registry.manifest_for(reference, named, &wanted)?;
         let config_bytes = registry.blob_bytes(reference, &manifest.config, MAX_CONFIG_BYTES)?;
         let config = image_config(reference, &manifest, &config_bytes)?;
         check_platform(reference, &config, request, &wanted, progress)?;
@@ -146,51 +143,6 @@ impl Engine {
         self.store().ingest_layer(layer.blob, layer.diff_id, &mut open, &done)?;
         event(PullState::Complete);
         Ok(())
-    }
-}
-
-/// Follows indexes down to the one manifest for the platform.
-fn one_image(
-    registry: &Registry,
-    reference: &Reference,
-    mut found: ManifestResponse,
-    wanted: &Platform,
-) -> Result<(ManifestResponse, Manifest)> {
-    for _ in 0..MAX_INDEX_DEPTH {
-        let index = match found.document {
-            Document::Manifest(ref manifest) => {
-                let manifest = manifest.clone();
-                return Ok((found, manifest));
-            }
-            Document::Index(index) => index,
-        };
-        let nested = || index.manifests.iter().find(|m| MediaType::is_index(&m.media_type) && m.platform.is_none());
-        let chosen = index.select(wanted).or_else(nested).ok_or_else(|| {
-            EngineError::Invalid(format!(
-                "no matching manifest for {wanted} in the manifest list entries of {}: it has {}",
-                reference.familiar(),
-                platforms(&index)
-            ))
-        })?;
-        found = registry.manifest(&reference.at_digest(chosen.digest.clone()))?;
-    }
-    Err(EngineError::Invalid(format!(
-        "{}: indexes within indexes, more than {MAX_INDEX_DEPTH} deep",
-        reference.familiar()
-    )))
-}
-
-fn platforms(index: &oci::Index) -> String {
-    let names: BTreeSet<String> = index
-        .manifests
-        .iter()
-        .filter_map(|m| m.platform.as_ref())
-        .filter(|p| p.os != "unknown")
-        .map(Platform::to_string)
-        .collect();
-    match names.len() {
-        0 => "none".to_owned(),
-        _ => names.into_iter().take(20).collect::<Vec<_>>().join(", "),
     }
 }
 

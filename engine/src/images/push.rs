@@ -6,7 +6,7 @@ use crate::{Engine, EngineError, Result};
 use oci::{Descriptor, Digest, Document, Manifest, Reference};
 use registry_client::{BlobPush, Registry};
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use store::{Image, ImageSummary};
 
@@ -61,7 +61,7 @@ impl Engine {
         let file = self.store().blob(id)?;
         let size = file.metadata().map_err(|e| EngineError::io("look at the config", id.as_str(), e))?.len();
         let config = Descriptor::new(oci::MediaType::OCI_CONFIG, id.clone(), size);
-        registry.push_blob(to, &config, &[], &mut || self.open_blob(id), &|_| {})?;
+        registry.push_blob(to, &config, &[], &mut |offset| self.open_blob(id, offset), &|_| {})?;
         Ok(())
     }
 
@@ -96,8 +96,8 @@ impl Engine {
             }
         };
         let sent = |done_bytes| event(PushState::Pushing { done_bytes, total_bytes: blob.size });
-        let mut open = || {
-            let inner = self.open_blob(&blob.digest)?;
+        let mut open = |offset| {
+            let inner = self.open_blob(&blob.digest, offset)?;
             Ok(Box::new(Watched { inner, outcome: outcome.clone() }) as Box<dyn Read>)
         };
         let how = registry.push_blob(to, &blob, &layer.mount_from, &mut open, &sent)?;
@@ -109,8 +109,10 @@ impl Engine {
         Ok(())
     }
 
-    fn open_blob(&self, digest: &Digest) -> io::Result<Box<dyn Read>> {
-        Ok(Box::new(self.store().blob(digest).map_err(io::Error::other)?))
+    fn open_blob(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read>> {
+        let mut file = self.store().blob(digest).map_err(io::Error::other)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
     }
 }
 

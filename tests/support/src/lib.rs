@@ -22,6 +22,7 @@
 mod args;
 mod env;
 mod finished;
+pub mod http;
 mod leaks;
 mod network;
 mod registry;

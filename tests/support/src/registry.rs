@@ -1,5 +1,6 @@
 //! Debian's docker-registry, one for each test that wants it.
 
+use crate::http::TokenServer;
 use crate::wait::PATIENCE;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -39,9 +40,29 @@ impl Registry {
     /// Starts one and waits until it listens.
     #[track_caller]
     pub fn start(kind: RegistryKind) -> Registry {
+        Registry::run(|dir| configuration(kind, dir))
+    }
+
+    /// One that believes the tokens of a service.
+    #[track_caller]
+    pub fn start_with_tokens(kind: RegistryKind, tokens: &TokenServer) -> Registry {
+        Registry::run(|dir| {
+            configuration(kind, dir)
+                + &format!(
+                    "auth:\n  token: {{realm: \"{}\", service: {}, issuer: {}, rootcertbundle: {}}}\n",
+                    tokens.realm(),
+                    TokenServer::SERVICE,
+                    TokenServer::ISSUER,
+                    tokens.certificate().display()
+                )
+        })
+    }
+
+    #[track_caller]
+    fn run(configuration: impl FnOnce(&Path) -> String) -> Registry {
         let dir = tempfile::Builder::new().prefix("ctr-registry-").tempdir().expect("a temporary folder");
         let config = dir.path().join("config.yml");
-        fs::write(&config, configuration(kind, dir.path())).expect("a new folder takes files");
+        fs::write(&config, configuration(dir.path())).expect("a new folder takes files");
         let mut server = Command::new("docker-registry");
         server.arg("serve").arg(&config).env_remove("REGISTRY_HTTP_ADDR");
         let server = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
