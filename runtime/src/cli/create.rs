@@ -56,8 +56,8 @@ impl Bundle {
         let rootfs = path.join(root.path());
         let rootfs =
             fs::canonicalize(&rootfs).map_err(|e| CliError::new(format!("rootfs {}: {e}", rootfs.display())))?;
-        let mut bundle = Bundle { path, spec, rootfs, cgroup_parents: 1 };
-        // Without a path of its own it is below a group of this runtime's.
+        let mut bundle = Bundle { path, spec, rootfs, cgroup_parents: 0 };
+        // Without a path of its own it is at the top: a group above it would be made and removed with each container.
         if bundle.cgroups_path().is_some() {
             bundle.cgroup_parents = runtime::Cgroup::open(&bundle.cgroup(args.id()?))?.missing_parents();
         }
@@ -76,7 +76,7 @@ impl Bundle {
     fn cgroup(&self, id: &str) -> String {
         match self.cgroups_path() {
             Some(path) => Path::new("/").join(path).to_string_lossy().into_owned(),
-            None => format!("/ctr-runtime/{id}"),
+            None => format!("/ctr-runtime-{id}"),
         }
     }
 }

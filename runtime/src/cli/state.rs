@@ -43,12 +43,12 @@ impl State {
     pub(crate) fn load(global: &Global, id: &str) -> Result<State, CliError> {
         check_id(id)?;
         let path = State::folder(global, id).join("state.json");
-        let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+        let text = fs::read(&path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => CliError::new(format!("container \"{id}\" does not exist")),
             _ => CliError::new(format!("read {}: {error}", path.display())),
         })?;
         let state: State =
-            serde_json::from_str(&text).map_err(|e| CliError::new(format!("read {}: {e}", path.display())))?;
+            serde_json::from_slice(&text).map_err(|e| CliError::new(format!("read {}: {e}", path.display())))?;
         Ok(State { folder: Some(State::folder(global, id)), ..state })
     }
 

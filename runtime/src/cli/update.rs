@@ -4,6 +4,8 @@ use super::args::{Args, OptionSpec};
 use super::state::State;
 use super::{CliError, Global};
 use oci_spec::runtime::LinuxResources;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::fs;
 use std::io::Read;
@@ -69,25 +71,31 @@ pub(super) fn update(global: &Global, args: &[String]) -> Result<u8, CliError> {
         resources.remove("pids");
     }
     let wrong = |e: serde_json::Error| CliError::new(format!("parse the resources: {e}"));
-    let resources: LinuxResources = serde_json::from_value(wanted.clone()).map_err(wrong)?;
+    let resources: LinuxResources = again(&wanted).map_err(wrong)?;
     for warning in state.cgroup()?.update(&resources)? {
         global.log.warn(&warning);
     }
-    let mut config = serde_json::to_value(&state.config).map_err(wrong)?;
+    let mut config: Value = again(&state.config).map_err(wrong)?;
     merge(&mut config["linux"]["resources"], wanted);
-    state.config = serde_json::from_value(config).map_err(wrong)?;
+    state.config = again(&config).map_err(wrong)?;
     state.save(global)?;
     Ok(0)
 }
 
+/// One type's data as another. By way of text: a second reader of the whole config, one that reads values, would be a tenth of
+/// the program and so of what each start maps.
+fn again<T: DeserializeOwned>(data: &impl Serialize) -> serde_json::Result<T> {
+    serde_json::from_slice(&serde_json::to_vec(data)?)
+}
+
 fn read(file: &str) -> Result<Value, CliError> {
-    let mut text = String::new();
+    let mut text = Vec::new();
     let read = match file {
-        "-" => std::io::stdin().take(MAX_BYTES).read_to_string(&mut text),
-        path => fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text)),
+        "-" => std::io::stdin().take(MAX_BYTES).read_to_end(&mut text),
+        path => fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)),
     };
     read.map_err(|e| CliError::new(format!("read {file}: {e}")))?;
-    serde_json::from_str(&text).map_err(|e| CliError::new(format!("parse {file}: {e}")))
+    serde_json::from_slice(&text).map_err(|e| CliError::new(format!("parse {file}: {e}")))
 }
 
 fn from_options(args: &Args) -> Result<Value, CliError> {

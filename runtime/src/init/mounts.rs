@@ -83,7 +83,7 @@ fn attach_bind(setup: &Setup<'_>, tree: &OwnedFd, destination: &Path, options: &
         return Err(mismatch());
     }
     outside_proc(target.as_fd(), destination, Some(tree.as_fd()))?;
-    finish(tree.as_fd(), target.as_fd(), options)
+    finish(Tree::Nested(tree.as_fd()), target.as_fd(), options)
 }
 
 /// In words that docker knows.
@@ -119,18 +119,35 @@ fn outside_proc(target: BorrowedFd<'_>, destination: &Path, source: Option<Borro
     Err(Failure::set_up(format!("{} cannot be mounted because it is inside /proc", destination.display())))
 }
 
+/// A detached mount, alone or with others below it.
+#[derive(Clone, Copy)]
+enum Tree<'a> {
+    Single(BorrowedFd<'a>),
+    Nested(BorrowedFd<'a>),
+}
+
 /// Sets what is to hold for a detached mount, then shows it. Never the other way round: a read-only mount is at no
 /// moment a writable one.
-fn finish(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, options: &MountOptions) -> Result<(), Failure> {
-    if !options.attributes.is_empty() {
-        mount::set_attributes(tree, options.attributes, false)?;
-    }
-    if !options.recursive.is_empty() {
-        mount::set_attributes(tree, options.recursive, true)?;
-    }
+fn finish(tree: Tree<'_>, target: BorrowedFd<'_>, options: &MountOptions) -> Result<(), Failure> {
     let (propagation, recursive) = options.propagation.unwrap_or((mount::PRIVATE, true));
-    mount::set_attributes(tree, Attributes::propagation(propagation), recursive)?;
-    Ok(mount::attach(tree, target)?)
+    let mount = match tree {
+        // In one call: each takes a lock that all namespaces of the machine share.
+        Tree::Single(mount) => {
+            mount::set_attributes(mount, Attributes { propagation, ..options.attributes }, false)?;
+            mount
+        }
+        Tree::Nested(mount) => {
+            if !options.attributes.is_empty() {
+                mount::set_attributes(mount, options.attributes, false)?;
+            }
+            mount::set_attributes(mount, Attributes::propagation(propagation), recursive)?;
+            mount
+        }
+    };
+    if !options.recursive.is_empty() {
+        mount::set_attributes(mount, options.recursive, true)?;
+    }
+    Ok(mount::attach(mount, target)?)
 }
 
 /// /proc and /sys must be folders of the image itself: a link there would redirect what programs – and we – write to.
@@ -156,12 +173,12 @@ fn attach_proc(setup: &mut Setup<'_>, destination: &Path, options: &MountOptions
         // Of a pid namespace that is another user namespace's there is only the host's own.
         Err(error) if error.errno == Errno::PERM && setup.plan.in_user_namespace => {
             let host = mount::clone_tree(Path::new("/proc"), true)?;
-            return finish(host.as_fd(), target.as_fd(), options);
+            return finish(Tree::Nested(host.as_fd()), target.as_fd(), options);
         }
         fresh => fresh?,
     };
     let rest = MountOptions { attributes: Attributes::default(), ..options.clone() };
-    finish(fresh.as_fd(), target.as_fd(), &rest)?;
+    finish(Tree::Single(fresh.as_fd()), target.as_fd(), &rest)?;
     if options.data.is_empty() && options.attributes.set & mount::READ_ONLY == 0 {
         setup.proc = Some(fresh);
     }
@@ -197,14 +214,15 @@ fn attach_filesystem(setup: &Setup<'_>, wanted: &Mount, kind: &str, options: &Mo
         // A view of the network's settings: not to be had for a network that is another user namespace's.
         Err(error) if kind == "sysfs" && error.errno == Errno::PERM && setup.plan.in_user_namespace => {
             let host = mount::clone_tree(Path::new("/sys"), true)?;
-            finish(host.as_fd(), target.as_fd(), &MountOptions { recursive: options.attributes, ..options.clone() })
+            let options = MountOptions { recursive: options.attributes, ..options.clone() };
+            finish(Tree::Nested(host.as_fd()), target.as_fd(), &options)
         }
         fresh => {
             let fresh = fresh?;
             if options.copy_up {
                 copy_up::copy(target.as_fd(), fresh.as_fd())?;
             }
-            finish(fresh.as_fd(), target.as_fd(), options)
+            finish(Tree::Single(fresh.as_fd()), target.as_fd(), options)
         }
     }
 }
@@ -233,7 +251,7 @@ fn attach_cgroups(setup: &Setup<'_>, destination: &Path, options: &MountOptions)
         let own_view = setup.plan.new_cgroup_namespace
             || setup.plan.joined.iter().any(|(kind, ..)| *kind == linux::process::Namespaces::CGROUP);
         let tree = mount::clone_tree(if own_view { only.folder() } else { only.mount() }, false)?;
-        return finish(tree.as_fd(), target.as_fd(), &options);
+        return finish(Tree::Single(tree.as_fd()), target.as_fd(), &options);
     }
     let tmpfs = mount::new_filesystem("tmpfs", Some("tmpfs"), &[FsOption { key: "mode", value: Some("755") }], 0)?;
     let at = |call, name: &str, errno| Failure::from(CallError::new(call, name, errno));
@@ -247,7 +265,7 @@ fn attach_cgroups(setup: &Setup<'_>, destination: &Path, options: &MountOptions)
         }
         let inside = resolve::open_no_links(tmpfs.as_fd(), Path::new(name), OFlags::PATH | OFlags::DIRECTORY)?;
         let tree = mount::clone_tree(folder.folder(), false)?;
-        finish(tree.as_fd(), inside.as_fd(), &options)?;
+        finish(Tree::Single(tree.as_fd()), inside.as_fd(), &options)?;
     }
     Ok(mount::set_attributes(tmpfs.as_fd(), Attributes { propagation: mount::PRIVATE, ..options.attributes }, false)?)
 }
