@@ -228,6 +228,7 @@ impl TokenRequest<'_> {
             payload: Payload::None,
             authorization,
             patient: false,
+            may_be_http: false,
         })
     }
 
@@ -248,6 +249,7 @@ impl TokenRequest<'_> {
             payload: Payload::Secret(form.as_bytes()),
             authorization: None,
             patient: false,
+            may_be_http: false,
         })
     }
 

@@ -157,6 +157,7 @@ impl BlobReader {
                 payload: Payload::None,
                 authorization: None,
                 patient: false,
+                may_be_http: false,
             };
             match http.send(&mut call) {
                 Ok(answer) if matches!(answer.status.as_u16(), 200 | 206) => return self.body_of(answer),

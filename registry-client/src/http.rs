@@ -40,6 +40,8 @@ pub(crate) struct Call<'a> {
     pub(crate) authorization: Option<HeaderValue>,
     /// Whether the answer may take long to come.
     pub(crate) patient: bool,
+    /// Plain http was asked for, and may go on as plain http, whoever speaks it.
+    pub(crate) may_be_http: bool,
 }
 
 /// The body that is sent.
@@ -201,7 +203,11 @@ impl Http {
             let mut answer = self.once(call, &url, foreign)?;
             answer.foreign = foreign;
             let Some(next) = redirect_target(&answer, &url, &call.method)? else { return Ok(answer) };
-            self.check_downgrade(origin.as_ref(), &next)?;
+            let stays_http =
+                call.may_be_http && origin.is_some_and(|origin| !origin.https) && Origin::of(&next).is_some();
+            if !stays_http {
+                self.check_downgrade(Origin::of(&url).as_ref(), &next)?;
+            }
             url = next;
         }
         Err(Cause::Protocol(format!("more than {MAX_REDIRECTS} redirects, the last to {url}")).into())

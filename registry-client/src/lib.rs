@@ -24,6 +24,7 @@ mod blob;
 mod challenge;
 mod config;
 mod credentials;
+mod download;
 mod error;
 mod helper;
 mod http;
@@ -38,6 +39,7 @@ pub use config::{ClientConfig, Proxies, Resolve, TlsFiles};
 pub use credentials::{
     Credential, CredentialError, CredentialFiles, CredentialPaths, Credentials, Kept, NoCredentials,
 };
+pub use download::{Download, Validators, file_name_of};
 pub use error::{Cause, RegistryError};
 pub use registry::{ManifestResponse, Registry};
 pub use upload::BlobPush;

@@ -306,6 +306,7 @@ impl Inner {
             payload: ask.payload,
             authorization: None,
             patient: ask.patient,
+            may_be_http: false,
         };
         let mut scopes = ask.scopes;
         let mut refused: Option<HeaderValue> = None;
