@@ -19,17 +19,21 @@ mod fetch;
 mod ignore;
 mod instruction;
 mod layer;
+mod named_context;
 mod parser;
 mod paths;
 mod plan;
 mod request;
+mod secret;
 mod step_error;
 mod tree;
 
 pub use error::{BuildError, SourceLine};
 pub use event::{BuildEvent, OutputStream, StepId, Warning};
-pub use fetch::{FetchedContext, GitContext, fetch_stream};
-pub use request::{BuildNetwork, BuildRequest, Containerfile, PullPolicy, Secret, SecretParseError, SecretSource};
+pub use fetch::{FetchedContext, GitContext, fetch_stream, fetch_url, is_url};
+pub use named_context::{ContextParseError, NamedContext};
+pub use request::{BuildNetwork, BuildRequest, Containerfile, PullPolicy};
+pub use secret::{Secret, SecretParseError, SecretSource, SshAgent};
 
 use oci::Digest;
 

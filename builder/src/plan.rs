@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) stages: Vec<StagePlan>,
     /// The stage whose image is the build's.
     pub(crate) target: usize,
+    /// The names of `--build-context`.
+    contexts: Vec<String>,
 }
 
 /// One stage.
@@ -48,6 +50,8 @@ pub(crate) struct StagePlan {
     /// The FROM.
     pub(crate) from: Located,
     pub(crate) steps: Vec<Located>,
+    /// A named context of its name takes its place.
+    is_replaced: bool,
 }
 
 /// What a stage starts from.
@@ -57,6 +61,19 @@ pub(crate) enum Base {
     Scratch,
     /// An earlier stage.
     Stage(usize),
+    /// An image by this name.
+    Image(String),
+    /// A named context, by its place in the request.
+    Context(usize),
+}
+
+/// What a `--from`, or a mount's `from`, names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// An earlier stage.
+    Stage(usize),
+    /// A named context, by its place in the request.
+    Context(usize),
     /// An image by this name.
     Image(String),
 }
@@ -77,6 +94,7 @@ impl Plan {
             global_args: BTreeMap::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
+            contexts: request.contexts.iter().map(|(name, _)| name.clone()).collect(),
         };
         for located in instructions {
             planner.take(located)?;
@@ -84,9 +102,13 @@ impl Plan {
         planner.finish()
     }
 
-    /// The stage a `--from` of stage `user` names: an earlier one, by name or index. None: it is an image.
-    pub(crate) fn find_stage(&self, text: &str, user: usize, span: Span) -> Result<Option<usize>, BuildError> {
-        find_stage(&self.stages, &self.source, text, user, span)
+    /// What a `--from` of stage `user` names: a named context, else an earlier stage by name or index, else an image.
+    pub(crate) fn find_from(&self, text: &str, user: usize, span: Span) -> Result<From, BuildError> {
+        if let Some(index) = find_context(&self.contexts, text) {
+            return Ok(From::Context(index));
+        }
+        let stage = find_stage(&self.stages, &self.source, text, user, span)?;
+        Ok(stage.map_or_else(|| From::Image(text.to_owned()), From::Stage))
     }
 
     /// The stages the target needs, itself included, in order.
@@ -100,7 +122,9 @@ impl Plan {
             }
             for step in &stage.steps {
                 for text in froms(&step.instruction) {
-                    pending.extend(self.find_stage(text, index, step.span).ok().flatten());
+                    if let Ok(From::Stage(stage)) = self.find_from(text, index, step.span) {
+                        pending.push(stage);
+                    }
                 }
             }
         }
@@ -124,6 +148,14 @@ pub(crate) fn froms(instruction: &Instruction) -> Vec<&str> {
         Instruction::Run(run) => run.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
         _ => Vec::new(),
     }
+}
+
+/// The named context a text means: by its name, or as images are named (`alpine` is `docker.io/library/alpine:latest`).
+fn find_context(names: &[String], text: &str) -> Option<usize> {
+    let reference = text.parse::<oci::Reference>().ok();
+    names.iter().rposition(|name| {
+        name.eq_ignore_ascii_case(text) || (reference.is_some() && name.parse::<oci::Reference>().ok() == reference)
+    })
 }
 
 fn find_stage(
@@ -170,6 +202,7 @@ struct Planner<'a> {
     global_args: BTreeMap<String, String>,
     stages: Vec<StagePlan>,
     warnings: Vec<Warning>,
+    contexts: Vec<String>,
 }
 
 impl Planner<'_> {
@@ -194,10 +227,11 @@ impl Planner<'_> {
                 return Err(self.source.error_with_hint(located.span, message, Some(hint)));
             }
             (other, false) => {
-                for text in froms(other) {
+                for text in froms(other).into_iter().filter(|text| find_context(&self.contexts, text).is_none()) {
                     find_stage(&self.stages, &self.source, text, self.stages.len() - 1, located.span)?;
                 }
-                if let Some(stage) = self.stages.last_mut() {
+                // A stage that a named context stands for is not built.
+                if let Some(stage) = self.stages.last_mut().filter(|stage| !stage.is_replaced) {
                     stage.steps.push(located);
                 }
             }
@@ -250,12 +284,16 @@ impl Planner<'_> {
             self.warnings.push(self.source.warning("UndefinedArgInFrom", span, message));
         }
         let earlier = |stage: &StagePlan| stage.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(&image));
-        let base = match self.stages.iter().rposition(earlier) {
-            Some(index) => Base::Stage(index),
-            None if image == "scratch" => Base::Scratch,
-            None => Base::Image(image),
-        };
-        Ok(StagePlan { name: from.name.clone(), base, platform, from: located.clone(), steps: Vec::new() })
+        let replacing = from.name.as_deref().and_then(|name| find_context(&self.contexts, name));
+        let base =
+            match (replacing.or_else(|| find_context(&self.contexts, &image)), self.stages.iter().rposition(earlier)) {
+                (Some(context), _) => Base::Context(context),
+                (None, Some(index)) => Base::Stage(index),
+                (None, None) if image == "scratch" => Base::Scratch,
+                (None, None) => Base::Image(image),
+            };
+        let is_replaced = replacing.is_some();
+        Ok(StagePlan { name: from.name.clone(), base, platform, from: located.clone(), steps: Vec::new(), is_replaced })
     }
 
     fn finish(mut self) -> Result<(Plan, Vec<Warning>), BuildError> {
@@ -268,8 +306,8 @@ impl Planner<'_> {
         }
         self.warn_of_unused_args();
         let target = self.find_target()?;
-        let Planner { source, escape, global_args, stages, warnings, .. } = self;
-        Ok((Plan { source, escape, global_args, stages, target }, warnings))
+        let Planner { source, escape, global_args, stages, warnings, contexts, .. } = self;
+        Ok((Plan { source, escape, global_args, stages, target, contexts }, warnings))
     }
 
     fn find_target(&self) -> Result<usize, BuildError> {

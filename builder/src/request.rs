@@ -1,6 +1,6 @@
 //! What a build is asked for: everything the command line says, already parsed.
 
-use crate::BuildError;
+use crate::{BuildError, NamedContext, Secret, SshAgent};
 use oci::{Platform, Reference};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,18 @@ pub struct BuildRequest {
     pub network: BuildNetwork,
     /// Secrets that `RUN --mount=type=secret` may ask for, by id.
     pub secrets: Vec<Secret>,
+    /// `--build-context NAME=…`: what stands for stages and images of that name. Of two with one name the last counts.
+    pub contexts: Vec<(String, NamedContext)>,
+    /// Agents that `RUN --mount=type=ssh` may ask for, by id.
+    pub ssh: Vec<SshAgent>,
+    /// Stages that are built anew.
+    pub no_cache_filter: Vec<String>,
+    /// How many steps may run at once; 0 is no limit.
+    pub jobs: usize,
+    /// Bytes of /dev/shm in RUN steps; none is the engine's default.
+    pub shm_size_bytes: Option<u64>,
+    /// Limits of RUN steps' processes.
+    pub ulimits: Vec<engine::Ulimit>,
     /// `name:ip` lines for the hosts file of RUN steps.
     pub add_hosts: Vec<(String, String)>,
     /// `SOURCE_DATE_EPOCH`: seconds since 1970 that no time in new layers or in the config exceeds.
@@ -53,6 +65,12 @@ impl BuildRequest {
             platform: None,
             network: BuildNetwork::Default,
             secrets: Vec::new(),
+            contexts: Vec::new(),
+            ssh: Vec::new(),
+            no_cache_filter: Vec::new(),
+            jobs: 0,
+            shm_size_bytes: None,
+            ulimits: Vec::new(),
             add_hosts: Vec::new(),
             source_date_epoch: None,
             proxies: Vec::new(),
@@ -143,96 +161,4 @@ pub enum BuildNetwork {
     None,
     /// The host's own.
     Host,
-}
-
-/// A secret a build may use without it ever entering a layer, a cache key or the history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Secret {
-    /// What RUN asks for.
-    pub id: String,
-    /// Where the bytes are.
-    pub source: SecretSource,
-}
-
-/// Where a secret's bytes are.
-#[derive(Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// A file, read when a step first asks for it.
-    File(PathBuf),
-    /// The bytes themselves (from an environment variable).
-    Value(Vec<u8>),
-}
-
-impl std::fmt::Debug for SecretSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SecretSource::File(path) => write!(f, "File({path:?})"),
-            SecretSource::Value(_) => f.write_str("Value(…)"),
-        }
-    }
-}
-
-/// Why a `--secret` text is none.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("invalid --secret {text:?}: {reason}")]
-pub struct SecretParseError {
-    text: String,
-    reason: String,
-}
-
-impl Secret {
-    /// Parses `--secret id=ID[,src=FILE|,env=NAME][,type=file|env]`; `env` looks a variable up.
-    /// Without a source it is the variable named ID where that is set, else the file ID.
-    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Secret, SecretParseError> {
-        let error = |reason: String| SecretParseError { text: text.to_owned(), reason };
-        let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-        for field in text.split(',') {
-            let (key, value) = field.split_once('=').ok_or_else(|| error(format!("{field:?} is not key=value")))?;
-            match key.to_ascii_lowercase().as_str() {
-                "id" => id = Some(value.to_owned()),
-                "src" | "source" => file = Some(value.to_owned()),
-                "env" => variable = Some(value.to_owned()),
-                "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
-                "type" => return Err(error(format!("unknown type {value:?}: expected file or env"))),
-                _ => return Err(error(format!("unknown key {key:?}: expected id, src, env or type"))),
-            }
-        }
-        let id = id.filter(|id| !id.is_empty()).ok_or_else(|| error("no id: expected id=ID,src=FILE".to_owned()))?;
-        if kind.as_deref() == Some("env") && variable.is_none() {
-            variable = Some(file.take().unwrap_or_else(|| id.clone()));
-        }
-        let source = match (file, variable) {
-            (Some(file), None) => SecretSource::File(PathBuf::from(file)),
-            (None, Some(name)) => {
-                let value = env(&name).ok_or_else(|| error(format!("the environment variable {name:?} is not set")))?;
-                SecretSource::Value(value.into_bytes())
-            }
-            (Some(_), Some(_)) => return Err(error("src and env exclude each other".to_owned())),
-            (None, None) => match env(&id).filter(|_| kind.is_none()) {
-                Some(value) => SecretSource::Value(value.into_bytes()),
-                None => SecretSource::File(PathBuf::from(&id)),
-            },
-        };
-        Ok(Secret { id, source })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn secrets_come_from_a_file_or_a_variable() {
-        let env = |name: &str| (name == "TOKEN").then(|| "t0p".to_owned());
-        let parse = |text: &str| Secret::parse(text, &env);
-        assert_eq!(parse("id=ca,src=/x/ca.pem").unwrap().source, SecretSource::File("/x/ca.pem".into()));
-        assert_eq!(parse("id=a,env=TOKEN").unwrap().source, SecretSource::Value(b"t0p".to_vec()));
-        assert_eq!(parse("id=TOKEN").unwrap().source, SecretSource::Value(b"t0p".to_vec()));
-        assert_eq!(parse("id=file").unwrap().source, SecretSource::File("file".into()));
-        assert_eq!(parse("type=env,id=TOKEN").unwrap().source, SecretSource::Value(b"t0p".to_vec()));
-        for bad in ["", "src=x", "id=a,env=NOPE", "id=a,type=z", "id=a,colour=red", "id=a,src=x,env=TOKEN"] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
 }

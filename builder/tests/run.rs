@@ -215,6 +215,72 @@ fn two_builds_at_once_do_not_break_each_other(home: &Home) {
     }
 }
 
+fn mounts_come_from_layers_and_caches_begin_with_them(home: &Home) {
+    // Three layers join in one folder, one takes something away again.
+    let stages = "FROM busybox AS a\nRUN mkdir -p /d/e && echo 1 > /d/one && echo x > /d/gone && ln -s /d /l\n\
+                  RUN echo 2 > /d/two && rm /d/gone\nRUN echo 3 > /d/e/three\nFROM busybox\n";
+    let text =
+        format!("{stages}RUN --mount=from=a,source=/d,target=/m cd /m && find . -type f | sort && ! touch x 2>&-\n");
+    assert_eq!(home.output(&text), "./e/three\n./one\n./two\n");
+    let text = format!("{stages}RUN --mount=from=a,source=/l,target=/m,rw cd /m && touch new && rm one && ls\n");
+    assert_eq!(home.output(&text), "e\nnew\ntwo\n");
+    let text = format!("{stages}RUN --mount=from=a,source=/d/two,target=/f,rw echo more >> /f && cat /f\n");
+    assert_eq!(home.output(&text), "2\nmore\n");
+    let begun = "--mount=type=cache,id=begun,from=a,source=/d,target=/c";
+    assert_eq!(home.output(&format!("{stages}RUN {begun} rm /c/one && ls /c\n")), "e\ntwo\n");
+    assert_eq!(home.output(&format!("{stages}RUN {begun} echo again && ls /c\n")), "again\ne\ntwo\n");
+    let small = "FROM busybox\nRUN --mount=type=tmpfs,target=/t,size=1m df -k /t | tail -1 | awk '{print $2}'\n";
+    assert_eq!(home.output(small), "1024\n");
+}
+
+fn an_agent_is_within_reach_of_who_may_use_it(home: &Home) {
+    use std::io::{Read, Write};
+    let socket = home.dir.path().join("agent.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut word = [0; 5];
+            let _gone = client.read_exact(&mut word).and_then(|()| client.write_all(b"answer"));
+        }
+    });
+    home.file("talk.sh", "echo -n hello | nc local:$SSH_AUTH_SOCK\n");
+    let ask = "ls -ln $SSH_AUTH_SOCK | awk '{print $1, $3, $4}'; id -u";
+    let text = format!("FROM busybox\nUSER app\nRUN --mount=type=ssh,uid=1000,gid=5,mode=0640 {ask}\n");
+    let with = |text: &str| {
+        home.try_build(text, |request| {
+            request.ssh = vec![builder::SshAgent { id: "default".into(), socket: socket.clone() }];
+        })
+    };
+    assert_eq!(with(&text).unwrap_or_else(|e| panic!("{e} {:?}", e.output_tail())).output, "srw-r----- 1000 5\n1000\n");
+    let without = home.output("FROM busybox\nRUN --mount=type=ssh echo ${SSH_AUTH_SOCK:-none}\n");
+    assert_eq!(without, "none\n");
+    let error = home.try_build("FROM busybox\nRUN --mount=type=ssh,required true\n", |_| {}).err().unwrap();
+    assert!(error.to_string().contains("unset ssh forward key default"), "{error}");
+}
+
+fn limits_reach_the_process(home: &Home) {
+    let text = "FROM busybox\nRUN ulimit -n; df -k /dev/shm | tail -1 | awk '{print $2}'\n";
+    let built = home.try_build(text, |request| {
+        request.shm_size_bytes = Some(2 << 20);
+        request.ulimits = vec![engine::Ulimit { name: "nofile".into(), soft: 77, hard: 88 }];
+    });
+    assert_eq!(built.unwrap_or_else(|e| panic!("{e}")).output, "77\n2048\n");
+}
+
+fn one_job_at_a_time_is_enough(home: &Home) {
+    let text = "FROM busybox AS a\nRUN echo ja > /a\nFROM busybox AS b\nRUN echo jb > /b\nFROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\nRUN cat /a /b\n";
+    assert_eq!(home.try_build(text, |request| request.jobs = 1).unwrap_or_else(|e| panic!("{e}")).output, "ja\njb\n");
+}
+
+fn named_stages_are_built_anew(home: &Home) {
+    let text = "FROM busybox AS a\nRUN echo filter > /a\nFROM busybox\nRUN echo other\nCOPY --from=a /a /\n";
+    home.build(text);
+    let again =
+        home.try_build(text, |request| request.no_cache_filter = vec!["A".into()]).unwrap_or_else(|e| panic!("{e}"));
+    let cached = |word: &str| again.steps.iter().any(|step| step.contains(word) && step.ends_with("CACHED"));
+    assert!(cached("echo other") && !cached("echo filter"), "{:?}", again.steps);
+}
+
 /// A test's name and what it does.
 type Case = (&'static str, fn(&Home));
 
@@ -223,7 +289,7 @@ fn main() {
     if let Some(code) = engine::hidden_mode(&arguments) {
         std::process::exit(code);
     }
-    let tests: [Case; 9] = [
+    let tests: [Case; 14] = [
         ("a_layer_is_what_the_process_wrote", a_layer_is_what_the_process_wrote),
         ("processes_see_environment_folder_and_user", processes_see_environment_folder_and_user),
         ("both_forms_and_heredocs_run", both_forms_and_heredocs_run),
@@ -233,6 +299,11 @@ fn main() {
         ("stages_build_side_by_side", stages_build_side_by_side),
         ("a_failure_ends_the_processes_of_other_stages", a_failure_ends_the_processes_of_other_stages),
         ("two_builds_at_once_do_not_break_each_other", two_builds_at_once_do_not_break_each_other),
+        ("mounts_come_from_layers_and_caches_begin_with_them", mounts_come_from_layers_and_caches_begin_with_them),
+        ("an_agent_is_within_reach_of_who_may_use_it", an_agent_is_within_reach_of_who_may_use_it),
+        ("limits_reach_the_process", limits_reach_the_process),
+        ("one_job_at_a_time_is_enough", one_job_at_a_time_is_enough),
+        ("named_stages_are_built_anew", named_stages_are_built_anew),
     ];
     // What nextest asks of a harness: a list of the tests (none are ignored), then each by its exact name.
     let is_given = |flag: &str| arguments.iter().any(|argument| argument == flag);

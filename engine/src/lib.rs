@@ -43,14 +43,14 @@ pub use lifecycle::{ExitStatus, Started, TopTable, WaitCondition};
 pub use list::{ContainerSummary, ListFilter};
 pub use logs::{LogEntry, LogOptions, LogReader, LogStream};
 pub use network::{PortRange, PortRequest, PortSpec, Protocol};
-pub use registry_client::Kept;
+pub use registry_client::{Download, Kept, Validators, file_name_of};
 pub use rootless::{Identity, Rootless, RootlessLimits, enter_user_namespace};
 pub use spec::{
     ContainerSpec, DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE_BYTES, DeviceSpec, LogConfig, MountKind, MountSpec,
     NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit,
 };
 pub use state::{ProcessId, State, Status};
-pub use step::{Cancel, StepMount, StepRequest};
+pub use step::{Cancel, StepMount, StepRequest, StepSource};
 pub use usage::{DiskUsage, Usage};
 
 use std::ffi::OsString;

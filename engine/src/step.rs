@@ -17,10 +17,11 @@ use crate::protocol::{self, Failure};
 use crate::stubs::Stubs;
 use crate::{
     AttachEvent, AttachOptions, Attached, Engine, EngineError, ExitStatus, LogStream, MountKind, NetworkMode, Result,
+    Ulimit,
 };
 use ::network::UserNetwork;
 use oci::UserSpec;
-use runtime::{CreateRequest, Created, Root, Stdio};
+use runtime::{CreateRequest, Created, MountSource, Root, Stdio};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,13 +55,36 @@ pub struct StepRequest {
     pub add_hosts: Vec<String>,
     /// Standard input for the program (a here-document); none is /dev/null.
     pub stdin: Option<Vec<u8>>,
+    /// Bytes of /dev/shm; none is the default.
+    pub shm_size_bytes: Option<u64>,
+    /// Limits of its processes.
+    pub ulimits: Vec<Ulimit>,
 }
 
-/// A bind of a RUN step.
+/// What a RUN step mounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StepSource {
+    /// A file or folder of the host.
+    Path(PathBuf),
+    /// Folders, the lowest first, as one. `writes`: a folder that takes what is written, beside it overlay's work folder.
+    Layers {
+        /// On the host.
+        folders: Vec<PathBuf>,
+        /// None: read-only.
+        writes: Option<PathBuf>,
+    },
+    /// Memory.
+    Tmpfs {
+        /// At most so many bytes.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// A mount of a RUN step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepMount {
-    /// On the host; None: a tmpfs.
-    pub source: Option<PathBuf>,
+    /// What.
+    pub source: StepSource,
     /// In the container, absolute; made where missing, and removed again from the upper if it was.
     pub target: String,
     /// Read-only.
@@ -317,7 +341,7 @@ impl Step<'_> {
             root: Root::Mounted(mounted),
             stdio,
             netns: self.network.namespace(),
-            mount_sources: Vec::new(),
+            mount_sources: self.sources()?,
             cgroup: launch::cgroup_request(&self.request.cgroup),
             die_with_parent: true,
             init: false,
@@ -335,6 +359,20 @@ impl Step<'_> {
             return Err(error.into());
         }
         Ok(created)
+    }
+
+    /// The mounts that are made of several folders.
+    fn sources(&self) -> Result<Vec<MountSource>> {
+        let mut sources = Vec::new();
+        for mount in &self.request.step.mounts {
+            let StepSource::Layers { folders, writes } = &mount.source else { continue };
+            let mount_of = |writes: Option<&PathBuf>| match writes {
+                None => root::view(folders),
+                Some(upper) => root::mount(folders, upper, upper.parent().unwrap_or(upper)),
+            };
+            sources.push(MountSource { destination: PathBuf::from(&mount.target), mount: mount_of(writes.as_ref())? });
+        }
+        Ok(sources)
     }
 
     fn files(&self) -> PathBuf {
@@ -356,14 +394,17 @@ impl Step<'_> {
 
 fn config(request: &HelperRequest) -> ContainerConfig {
     let step = &request.step;
-    let mount = |mount: &StepMount| MountPoint {
-        kind: if mount.source.is_some() { MountKind::Bind } else { MountKind::Tmpfs },
-        source: mount.source.clone().unwrap_or_default(),
-        target: mount.target.clone(),
-        read_only: mount.read_only,
-        recursive: true,
-        options: vec!["exec".to_owned()],
-        ..MountPoint::default()
+    let mount = |mount: &StepMount| {
+        let (kind, source, size) = match &mount.source {
+            StepSource::Path(path) => (MountKind::Bind, path.clone(), None),
+            // What is mounted is handed over; this is its name in messages.
+            StepSource::Layers { folders, .. } => (MountKind::Bind, folders.last().cloned().unwrap_or_default(), None),
+            StepSource::Tmpfs { size_bytes } => (MountKind::Tmpfs, PathBuf::new(), *size_bytes),
+        };
+        let size = size.map(|size| format!("size={size}"));
+        let options = ["exec".to_owned()].into_iter().chain(size).collect();
+        let (target, read_only) = (mount.target.clone(), mount.read_only);
+        MountPoint { kind, source, target, read_only, recursive: true, options, ..MountPoint::default() }
     };
     let mut config = ContainerConfig {
         id: request.id.clone(),
@@ -377,5 +418,7 @@ fn config(request: &HelperRequest) -> ContainerConfig {
     };
     config.spec.network = step.network.clone();
     config.spec.add_hosts.clone_from(&step.add_hosts);
+    config.spec.shm_size_bytes = step.shm_size_bytes;
+    config.spec.ulimits.clone_from(&step.ulimits);
     config
 }

@@ -3,10 +3,11 @@
 use super::{image_names, push};
 use crate::context::{Context, read_stdin};
 use crate::error::CliError;
-use crate::options::env;
+use crate::options::{env, units, values};
 use crate::output::build_view::BuildView;
 use builder::{
-    BuildError, BuildNetwork, BuildRequest, Containerfile, FetchedContext, GitContext, PullPolicy, Secret,
+    BuildError, BuildNetwork, BuildRequest, Containerfile, FetchedContext, GitContext, NamedContext, PullPolicy, Secret,
+    SshAgent,
 };
 use clap::Parser;
 use engine::PushRequest;
@@ -22,6 +23,10 @@ pub(crate) struct Args {
     /// Add a line to /etc/hosts of RUN steps: name:ip
     #[arg(long, value_name = "NAME:IP")]
     add_host: Vec<String>,
+    /// Let a stage or an image of this name be a folder, docker-image://IMAGE, oci-layout://FOLDER[:TAG], a git repository
+    /// or the URL of a tar
+    #[arg(long, value_name = "NAME=VALUE")]
+    build_context: Vec<String>,
     /// Set a build-time variable, or take it from the caller's environment (NAME alone)
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
@@ -37,6 +42,9 @@ pub(crate) struct Args {
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// How many steps may run at once (0: as many as there are)
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    jobs: usize,
     /// Set a label of the image
     #[arg(long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -49,6 +57,9 @@ pub(crate) struct Args {
     /// Run every step anew
     #[arg(long)]
     no_cache: bool,
+    /// Build these stages anew
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
     /// What to build for: os/arch[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
@@ -73,14 +84,23 @@ pub(crate) struct Args {
     /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
+    /// The size of /dev/shm in RUN steps
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    shm_size: Option<u64>,
+    /// An ssh agent for RUN --mount=type=ssh: default, or ID=SOCKET
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    ssh: Vec<String>,
     /// Name the image
     #[arg(short, long, value_name = "NAME[:TAG]")]
     tag: Vec<String>,
     /// Build this stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// What COPY and ADD read from: a folder, a git repository (https://host/x.git#branch:folder), or - for a tar or a
-    /// Containerfile on standard input
+    /// Limit what a RUN step's processes may take: NAME=SOFT[:HARD]
+    #[arg(long, value_name = "LIMIT", value_parser = values::parse_ulimit)]
+    ulimit: Vec<engine::Ulimit>,
+    /// What COPY and ADD read from: a folder, a git repository (https://host/x.git#branch:folder), the URL of a tar, or -
+    /// for a tar or a Containerfile on standard input
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
 }
@@ -164,10 +184,17 @@ fn fetched(args: &Args, context: &Context) -> Result<Option<FetchedContext>, Cli
         if args.file.as_deref() == Some(Path::new("-")) {
             return Err(CliError::flag("standard input cannot be both the context and the Containerfile"));
         }
-        builder::fetch_stream(context.engine()?, std::io::stdin().lock())
+        builder::fetch_stream(context.engine()?, "-", std::io::stdin().lock())
     } else {
-        let Some(repository) = args.context.to_str().and_then(GitContext::parse) else { return Ok(None) };
-        repository.fetch(context.engine()?)
+        let Some(text) = args.context.to_str() else { return Ok(None) };
+        match GitContext::parse(text) {
+            Some(repository) => {
+                let keep = args.build_arg.iter().any(|arg| arg == "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1");
+                repository.fetch(context.engine()?, keep)
+            }
+            None if builder::is_url(text) => builder::fetch_url(context.engine()?, text),
+            None => return Ok(None),
+        }
     };
     fetched.map(Some).map_err(described)
 }
@@ -214,6 +241,14 @@ fn request(args: &Args, fetched: Option<&FetchedContext>, context: &Context) -> 
         .iter()
         .map(|text| Secret::parse(text, &lookup).map_err(|e| CliError::flag(e.to_string())))
         .collect::<Result<_, _>>()?;
+    let named = |text: &String| NamedContext::parse(text).map_err(|e| CliError::flag(e.to_string()));
+    request.contexts = args.build_context.iter().map(named).collect::<Result<_, _>>()?;
+    let agent = |text: &String| SshAgent::parse(text, &lookup).map_err(|e| CliError::flag(e.to_string()));
+    request.ssh = args.ssh.iter().map(agent).collect::<Result<_, _>>()?;
+    request.no_cache_filter.clone_from(&args.no_cache_filter);
+    request.jobs = args.jobs;
+    request.shm_size_bytes = args.shm_size;
+    request.ulimits.clone_from(&args.ulimit);
     for text in &args.add_host {
         let at = text.find([':', '=']).filter(|at| *at > 0);
         let at = at.ok_or_else(|| CliError::flag(format!("bad format for add-host: {text:?}: expected NAME:IP")))?;
@@ -240,8 +275,7 @@ fn request(args: &Args, fetched: Option<&FetchedContext>, context: &Context) -> 
 fn build_context(path: &Path) -> Result<PathBuf, CliError> {
     let text = path.to_string_lossy();
     if text.contains("://") {
-        return Err(CliError::new(format!("the context {text:?} is neither a folder of this machine nor a git repository"))
-            .with_hint("fetch it first and pipe it: curl URL | ctr build -"));
+        return Err(CliError::new(format!("the context {text:?} is neither a folder of this machine, nor a git repository, nor a URL")));
     }
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(path.to_owned()),

@@ -43,6 +43,7 @@ mod volumes;
 pub use check::Finding;
 pub use error::StoreError;
 pub use id::new_id;
+pub use layer::read::{Entry as TarEntry, Kind as TarKind, TarReader};
 pub use lock::Lock;
 pub use open::Store;
 pub use types::{

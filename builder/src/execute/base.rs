@@ -1,14 +1,21 @@
 //! What a stage starts from: nothing, another stage, or an image that is here or fetched.
 
+use super::sources::Context;
+use super::stage::Position;
 use super::state::{Layer, StageState};
 use super::{Build, Step, lock};
+use crate::cache::Ingredients;
 use crate::event::{BuildEvent, OutputStream};
+use crate::ignore::IgnoreRules;
+use crate::layer::{LayerWriter, Placement};
 use crate::plan::{Base, platform_args};
 use crate::request::PullPolicy;
 use crate::step_error::{StepError, StepResult};
+use crate::tree::{Manifest, Tree};
 use engine::{PullEvent, PullRequest, PullState};
 use oci::{ImageConfig, Platform, Reference};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use store::StoreError;
 
@@ -24,7 +31,12 @@ pub(super) struct BaseImage {
 
 impl Build<'_> {
     /// The state a stage begins with, and whether it was all here.
-    pub(super) fn begin(&self, index: usize, step: &Step<'_, '_>) -> StepResult<(StageState, bool)> {
+    pub(super) fn begin(
+        &self,
+        index: usize,
+        step: &Step<'_, '_>,
+        position: &Position<'_>,
+    ) -> StepResult<(StageState, bool)> {
         let stage = &self.plan.stages[index];
         let platform = stage.platform.clone().or_else(|| self.request.platform.clone());
         let mut state = match &stage.base {
@@ -34,6 +46,14 @@ impl Build<'_> {
                 let state = StageState { args: BTreeMap::new(), cmd_set: false, ..StageState::clone(&base) };
                 (state, true)
             }
+            Base::Context(context) => match self.named_context(*context, step)? {
+                Context::Image(image) => (self.fresh(image.config.clone(), image.layers.clone()), true),
+                Context::Folder(tree, _) => {
+                    let mut state = self.fresh(scratch_config(platform.as_ref()), Vec::new());
+                    let cached = self.whole_tree(&mut state, &tree, step, position)?;
+                    (state, cached)
+                }
+            },
             Base::Image(name) => {
                 let (image, was_here) = self.image(name, platform.as_ref(), step)?;
                 (self.fresh(image.config, image.layers), was_here)
@@ -41,6 +61,26 @@ impl Build<'_> {
         };
         state.0.escape = self.plan.escape;
         Ok(state)
+    }
+
+    /// A folder as a root file system: its content is the first layer.
+    fn whole_tree(
+        &self,
+        state: &mut StageState,
+        tree: &Tree,
+        step: &Step<'_, '_>,
+        position: &Position<'_>,
+    ) -> StepResult<bool> {
+        let manifest = Manifest::of(tree, Path::new(""), &IgnoreRules::default())?;
+        let mut ingredients = Ingredients::new("FROM", &[]);
+        ingredients.add("files", manifest.digest(None, None).to_string());
+        ingredients.add("time", format!("{:?}", self.request.source_date_epoch));
+        let created_by = "COPY . /".to_owned();
+        self.layer(state, step, position, &ingredients, created_by, |_, upper| {
+            let mut writer = LayerWriter::new(upper, None, (0, 0), 0, self.request.source_date_epoch)?;
+            writer.copy(tree, Path::new(""), &manifest, Path::new(""), &Placement::default())?;
+            Ok(!writer.finish()?)
+        })
     }
 
     fn fresh(&self, config: ImageConfig, layers: Vec<Layer>) -> StageState {
@@ -86,7 +126,7 @@ impl Build<'_> {
         Ok((image, was_here))
     }
 
-    fn find_image(&self, name: &str, platform: Option<&Platform>) -> StepResult<Option<BaseImage>> {
+    pub(super) fn find_image(&self, name: &str, platform: Option<&Platform>) -> StepResult<Option<BaseImage>> {
         let store = self.engine.store();
         let image = match store.image(name) {
             Ok(image) => image,

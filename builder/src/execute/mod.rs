@@ -1,11 +1,17 @@
 //! Plan → image. Each reachable stage is built in a thread of its own, once, by whoever needs it first; a stage waits
 //! only for earlier ones, so nobody waits in a circle.
 
+mod agent;
 mod base;
+mod cache_mount;
 mod config;
 mod copy;
+mod items;
+mod jobs;
+mod layout;
 mod mounts;
 mod run;
+mod sources;
 mod stage;
 mod state;
 mod users;
@@ -48,6 +54,10 @@ pub(crate) struct Build<'a> {
     warnings: Mutex<Vec<Warning>>,
     /// Base images found or pulled, by name and platform: each is fetched once.
     images: Mutex<BTreeMap<String, Arc<Mutex<Option<base::BaseImage>>>>>,
+    /// Named contexts found or fetched, by their place in the request.
+    contexts: Mutex<BTreeMap<usize, Arc<Mutex<Option<sources::Context>>>>>,
+    /// Who may run a step now.
+    running: jobs::Jobs,
     /// When this build began: the date of what it makes.
     now: String,
 }
@@ -72,6 +82,8 @@ impl<'a> Build<'a> {
             error: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             images: Mutex::new(BTreeMap::new()),
+            contexts: Mutex::new(BTreeMap::new()),
+            running: jobs::Jobs::new(request.jobs),
             now: epoch.unwrap_or_else(Timestamp::now).to_string(),
         }
     }
@@ -91,6 +103,11 @@ impl<'a> Build<'a> {
         };
         if let Some(context) = self.context.get() {
             context.save_digests();
+        }
+        for cell in lock(&self.contexts).values() {
+            if let Some(sources::Context::Folder(tree, _)) = &*lock(cell) {
+                tree.save_digests();
+            }
         }
         if let Some(error) = lock(&self.error).take() {
             return Err(error);
@@ -161,26 +178,18 @@ impl<'a> Build<'a> {
         if let Some(tree) = self.context.get() {
             return Ok(Arc::clone(tree));
         }
-        let rules = self.ignore_rules()?;
+        let rules = ignore_rules_in(&self.request.context, self.request.containerfile.path.as_deref())?;
         let tree = Tree::context(&self.request.context, rules)?;
-        let name = Digest::sha256(self.absolute_context().as_os_str().as_bytes()).hex().to_owned();
-        let table = self.engine.store().root().join("build-cache/digests").join(name);
-        let tree = Arc::new(tree.with_digests(DigestTable::open(table)));
+        let tree = Arc::new(self.with_digests(tree, &self.absolute_context()));
         Ok(Arc::clone(self.context.get_or_init(|| tree)))
     }
 
-    fn ignore_rules(&self) -> StepResult<IgnoreRules> {
-        let beside = self.request.containerfile.path.as_ref().map(|path| {
-            let mut name = path.clone().into_os_string();
-            name.push(".dockerignore");
-            PathBuf::from(name)
-        });
-        let in_context = [".containerignore", ".dockerignore"].map(|name| self.request.context.join(name));
-        for path in beside.into_iter().chain(in_context) {
-            let Some(text) = read_ignore_file(&path)? else { continue };
-            return IgnoreRules::parse(&text).map_err(|error| StepError::wrong(format!("{}: {error}", path.display())));
-        }
-        Ok(IgnoreRules::default())
+    /// The tree with what earlier builds read of the same folder.
+    fn with_digests(&self, tree: Tree, folder: &Path) -> Tree {
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let name = Digest::sha256(folder.as_os_str().as_bytes()).hex().to_owned();
+        let table = self.engine.store().root().join("build-cache/digests").join(name);
+        tree.with_digests(DigestTable::open(table))
     }
 
     fn event(&self, event: BuildEvent) {
@@ -205,8 +214,8 @@ impl<'a> Build<'a> {
     }
 
     /// What an earlier build left for these ingredients.
-    fn cached(&self, ingredients: &Ingredients) -> StepResult<Option<Record>> {
-        if self.request.no_cache {
+    fn cached(&self, ingredients: &Ingredients, position: &stage::Position<'_>) -> StepResult<Option<Record>> {
+        if position.is_fresh {
             return Ok(None);
         }
         let value = self.engine.store().cache_get(&ingredients.key())?;
@@ -286,6 +295,21 @@ impl Step<'_, '_> {
 /// A lock that a panicking thread left is as good as any: nothing is half-changed under these.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The rules of a context: of the file beside the recipe, else of the context's own.
+fn ignore_rules_in(context: &Path, containerfile: Option<&Path>) -> StepResult<IgnoreRules> {
+    let beside = containerfile.map(|path| {
+        let mut name = path.to_owned().into_os_string();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    let in_context = [".containerignore", ".dockerignore"].map(|name| context.join(name));
+    for path in beside.into_iter().chain(in_context) {
+        let Some(text) = read_ignore_file(&path)? else { continue };
+        return IgnoreRules::parse(&text).map_err(|error| StepError::wrong(format!("{}: {error}", path.display())));
+    }
+    Ok(IgnoreRules::default())
 }
 
 fn read_ignore_file(path: &Path) -> StepResult<Option<String>> {

@@ -1,27 +1,25 @@
 //! `RUN --mount`: files of the context, of stages and images; caches; tmpfs; secrets.
 
+use super::agent::AgentRelay;
+use super::cache_mount::Cache;
 use super::state::StageState;
 use super::{Build, Step};
+use crate::SecretSource;
 use crate::ignore::IgnoreRules;
-use crate::instruction::{Mount, MountKind, RunInstruction, Sharing};
+use crate::instruction::{Mount, MountKind, RunInstruction};
 use crate::layer::{LayerWriter, Placement};
-use crate::request::SecretSource;
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{Manifest, Selected, Tree};
-use engine::{StepMount, StepRequest};
-use oci::Digest;
-use rustix::fs::FlockOperation;
+use engine::{StepMount, StepRequest, StepSource};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The largest secret, in bytes: docker's limit.
 const MAX_SECRET_BYTES: u64 = 500 << 10;
-/// How many private copies of one cache there may be.
-const MAX_PRIVATE_CACHES: usize = 100;
 
 /// A mount that is known to be possible; realised only if the step is not cached.
 pub(super) struct Prepared {
@@ -35,19 +33,24 @@ pub(super) struct Prepared {
 enum Source {
     /// A host path, as it is.
     Host(PathBuf),
-    /// Copied, since it is not one folder of the host, or may be written to.
+    /// The same folder of several layers, as one.
+    Layers(Vec<PathBuf>),
+    /// Copied, since an ignore file hides some of it, or it may be written to.
     Copy {
         tree: Arc<Tree>,
         selected: Selected,
     },
-    Cache {
-        id: String,
-        sharing: Sharing,
+    Cache(Cache),
+    Tmpfs {
+        size_bytes: Option<u64>,
+    },
+    /// An agent's socket, and who may use it.
+    Ssh {
+        agent: PathBuf,
         mode: u32,
         uid: u32,
         gid: u32,
     },
-    Tmpfs,
     Secret {
         bytes: Vec<u8>,
         mode: u32,
@@ -79,19 +82,21 @@ impl Build<'_> {
             match mount.kind {
                 MountKind::Tmpfs => prepared.push(Prepared {
                     target: target.unwrap_or_default(),
-                    identity: "tmpfs".to_owned(),
-                    source: Source::Tmpfs,
+                    identity: format!("tmpfs {:?}", mount.size_bytes),
+                    source: Source::Tmpfs { size_bytes: mount.size_bytes },
                     read_only: false,
                 }),
-                MountKind::Cache => prepared.push(cache(mount, target.unwrap_or_default(), id)?),
+                MountKind::Cache => {
+                    prepared.push(self.cache(stage, mount, target.unwrap_or_default(), id, source.as_deref(), step)?);
+                }
                 MountKind::Secret => {
                     let id = id.or(source).or_else(|| base_name(target.as_deref()?)).unwrap_or_default();
                     prepared.extend(self.secrets(mount, target, &id)?);
                 }
-                MountKind::Ssh if mount.required => {
-                    return Err(StepError::wrong("RUN --mount=type=ssh is not supported yet"));
+                MountKind::Ssh => {
+                    let count = prepared.len();
+                    prepared.extend(self.ssh(mount, target, id.as_deref().unwrap_or("default"), count)?);
                 }
-                MountKind::Ssh => {}
                 MountKind::Bind => {
                     let source = source.unwrap_or_else(|| "/".to_owned());
                     prepared.push(self.bind(stage, mount, target.unwrap_or_default(), &source, step)?);
@@ -110,32 +115,73 @@ impl Build<'_> {
         step: &Step<'_, '_>,
     ) -> StepResult<Prepared> {
         let read_only = mount.read_only.unwrap_or(true);
-        let (tree, chain) = match &mount.from {
-            None => (self.context()?, None),
-            Some(from) => {
-                let (tree, chain) = self.named_tree(stage, from, step)?;
-                (Arc::new(tree), Some(chain))
-            }
-        };
-        let mut found = tree.select(source)?;
-        let selected = found.pop().filter(|_| found.is_empty());
-        let selected = selected.ok_or_else(|| StepError::wrong(format!("{source:?} is not one file or folder")))?;
-        let identity = match &chain {
-            Some(chain) => format!("{chain} {}", selected.path.display()),
-            None => Manifest::of(&tree, &selected.path, &IgnoreRules::default())?.digest(None, None).to_string(),
-        };
-        let as_it_is = chain.is_none() && read_only && tree.rules().is_empty();
-        let source = match as_it_is {
-            true => Source::Host(self.host_path(&selected)?),
-            false => Source::Copy { tree, selected },
+        let found = self.source(stage, mount.from.as_deref(), step)?;
+        let selected = one(&found.tree, source)?;
+        let identity = found.identity(&selected)?;
+        let host = found.tree.host_path(&selected.path).filter(|_| read_only);
+        // A file that may be written to is a copy: overlay joins folders only.
+        let layers = found.layered(&selected).filter(|_| read_only || selected.is_folder);
+        let source = match (host, layers) {
+            (Some(path), _) => Source::Host(path),
+            (None, Some(mut folders)) if folders.len() == 1 && read_only => Source::Host(folders.remove(0)),
+            (None, Some(folders)) => Source::Layers(folders),
+            (None, None) => Source::Copy { tree: found.tree, selected },
         };
         Ok(Prepared { target, identity: format!("bind {identity} {read_only}"), source, read_only })
     }
 
-    fn host_path(&self, selected: &Selected) -> StepResult<PathBuf> {
-        let context = &self.request.context;
-        let context = fs::canonicalize(context).map_err(|e| StepError::io("open", context, e))?;
-        Ok(if selected.path.as_os_str().is_empty() { context } else { context.join(&selected.path) })
+    /// A folder that lives on between builds, begun with what `from` and `source` name.
+    fn cache(
+        &self,
+        stage: usize,
+        mount: &Mount,
+        target: String,
+        id: Option<String>,
+        source: Option<&str>,
+        step: &Step<'_, '_>,
+    ) -> StepResult<Prepared> {
+        let mut id = id.unwrap_or_else(|| target.clone());
+        let mut begin = None;
+        match &mount.from {
+            Some(from) => {
+                let found = self.source(stage, Some(from), step)?;
+                let selected = one(&found.tree, source.unwrap_or("/"))?;
+                if !selected.is_folder {
+                    return Err(StepError::wrong(format!(
+                        "a cache begins with a folder: {} is none",
+                        selected.path.display()
+                    )));
+                }
+                // Of something else it is another cache.
+                id.push_str(&format!("\nfrom {}", found.identity(&selected)?));
+                begin = Some((found.tree, selected));
+            }
+            None => id.extend(source.map(|source| format!("\npart {source}"))),
+        }
+        let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        let identity = format!("cache {id}");
+        let source =
+            Source::Cache(Cache { id, sharing: mount.sharing, mode: mount.mode.unwrap_or(0o755), owner, begin });
+        Ok(Prepared { target, identity, source, read_only: mount.read_only.unwrap_or(false) })
+    }
+
+    /// An agent's socket; nothing where it was not given and need not be.
+    fn ssh(&self, mount: &Mount, target: Option<String>, id: &str, count: usize) -> StepResult<Option<Prepared>> {
+        let Some(agent) = self.request.ssh.iter().find(|agent| agent.id == id) else {
+            if !mount.required {
+                return Ok(None);
+            }
+            let hint = format!("give it with --ssh {id}");
+            return Err(StepError::with_hint(format!("unset ssh forward key {id}: the step requires it"), hint));
+        };
+        let source = Source::Ssh {
+            agent: agent.socket.clone(),
+            mode: mount.mode.unwrap_or(0o600),
+            uid: mount.uid.unwrap_or(0),
+            gid: mount.gid.unwrap_or(0),
+        };
+        let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{count}"));
+        Ok(Some(Prepared { target, identity: "ssh".to_owned(), source, read_only: true }))
     }
 
     /// A secret as a file, a variable, or both; none where it was not given and need not be.
@@ -178,18 +224,11 @@ impl Build<'_> {
     }
 }
 
-fn cache(mount: &Mount, target: String, id: Option<String>) -> StepResult<Prepared> {
-    if mount.from.is_some() || mount.source.is_some() {
-        return Err(StepError::wrong("--mount=type=cache with from or source is not supported yet"));
-    }
-    let id = id.unwrap_or_else(|| target.clone());
-    let (mode, uid, gid) = (mount.mode.unwrap_or(0o755), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-    Ok(Prepared {
-        target,
-        identity: format!("cache {id}"),
-        source: Source::Cache { id, sharing: mount.sharing, mode, uid, gid },
-        read_only: mount.read_only.unwrap_or(false),
-    })
+/// The one file or folder a mount's source names.
+fn one(tree: &Tree, source: &str) -> StepResult<Selected> {
+    let mut found = tree.select(source)?;
+    let selected = found.pop().filter(|_| found.is_empty());
+    selected.ok_or_else(|| StepError::wrong(format!("{source:?} is not one file or folder")))
 }
 
 impl Prepared {
@@ -199,9 +238,9 @@ impl Prepared {
         build: &Build<'_>,
         scratch: &Path,
         request: &mut StepRequest,
-    ) -> StepResult<Option<File>> {
+    ) -> StepResult<Option<Held>> {
         let place = scratch.join(format!("mount-{}", request.mounts.len()));
-        let mut lock = None;
+        let mut held = None;
         let source = match self.source {
             Source::Env { name, bytes } => {
                 let value = String::from_utf8(bytes)
@@ -209,34 +248,53 @@ impl Prepared {
                 request.env.push(format!("{name}={value}"));
                 return Ok(None);
             }
-            Source::Host(path) => Some(path),
-            Source::Tmpfs => None,
+            Source::Host(path) => StepSource::Path(path),
+            Source::Layers(folders) => {
+                fs::create_dir(&place).map_err(|e| StepError::io("make the folder", &place, e))?;
+                StepSource::Layers { folders, writes: (!self.read_only).then(|| place.join("writes")) }
+            }
+            Source::Tmpfs { size_bytes } => StepSource::Tmpfs { size_bytes },
             Source::Copy { tree, selected } => {
                 copy_out(&tree, &selected, &place)?;
-                Some(place.join("files"))
+                StepSource::Path(place.join("files"))
             }
             Source::Secret { bytes, mode, uid, gid } => {
                 write_file(&place, &bytes, mode)?;
                 let owned = std::os::unix::fs::chown(&place, Some(uid), Some(gid));
                 owned.map_err(|e| StepError::io("chown", &place, e))?;
-                Some(place)
+                StepSource::Path(place)
             }
-            Source::Cache { id, sharing, mode, uid, gid } => {
-                let (folder, held) = open_cache(build.engine.store().root(), &id, sharing, mode, (uid, gid))?;
-                lock = Some(held);
-                Some(folder)
+            Source::Ssh { agent, mode, uid, gid } => {
+                let (relay, socket) = AgentRelay::start(&agent, &place, mode, (uid, gid))?;
+                held = Some(Held::Agent(relay));
+                if !request.env.iter().any(|line| line.starts_with("SSH_AUTH_SOCK=")) {
+                    request.env.push(format!("SSH_AUTH_SOCK={}", self.target));
+                }
+                StepSource::Path(socket)
+            }
+            Source::Cache(cache) => {
+                let (folder, lock) = cache.open(build.engine.store().root())?;
+                held = Some(Held::Lock(lock));
+                StepSource::Path(folder)
             }
         };
         request.mounts.push(StepMount { source, target: self.target, read_only: self.read_only });
-        Ok(lock)
+        Ok(held)
     }
+}
+
+/// What a mount needs for as long as its step runs.
+pub(super) enum Held {
+    /// A cache's.
+    Lock(#[allow(dead_code)] File),
+    Agent(#[allow(dead_code)] AgentRelay),
 }
 
 /// A heredoc with `#!`, as an executable file of the container's own /dev.
 pub(super) fn script(scratch: &Path, name: &str, body: &str) -> StepResult<StepMount> {
     let place = scratch.join("script");
     write_file(&place, body.as_bytes(), 0o755)?;
-    Ok(StepMount { source: Some(place), target: format!("/dev/pipes/{name}"), read_only: true })
+    Ok(StepMount { source: StepSource::Path(place), target: format!("/dev/pipes/{name}"), read_only: true })
 }
 
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> StepResult<()> {
@@ -247,7 +305,7 @@ fn write_file(path: &Path, bytes: &[u8], mode: u32) -> StepResult<()> {
 }
 
 /// Copies a file or folder to `place/files`.
-fn copy_out(tree: &Tree, selected: &Selected, place: &Path) -> StepResult<()> {
+pub(super) fn copy_out(tree: &Tree, selected: &Selected, place: &Path) -> StepResult<()> {
     fs::create_dir(place).map_err(|e| StepError::io("make the folder", place, e))?;
     let manifest = Manifest::of(tree, &selected.path, &IgnoreRules::default())?;
     let mut writer = LayerWriter::new(place, None, (0, 0), 0, None)?;
@@ -269,55 +327,6 @@ fn read_secret(source: &SecretSource) -> StepResult<Vec<u8>> {
         return Err(StepError::wrong(format!("a secret is larger than {MAX_SECRET_BYTES} bytes")));
     }
     Ok(bytes)
-}
-
-/// A cache's folder, made where missing, and its lock as `sharing` wants it.
-fn open_cache(root: &Path, id: &str, sharing: Sharing, mode: u32, owner: (u32, u32)) -> StepResult<(PathBuf, File)> {
-    let base = root.join("build-cache");
-    let hex = Digest::sha256(id).hex().to_owned();
-    let folder = |n: usize| base.join(if n == 0 { hex.clone() } else { format!("{hex}.{n}") });
-    match sharing {
-        Sharing::Shared => lock_cache(&folder(0), FlockOperation::LockShared, mode, owner)?,
-        Sharing::Locked => lock_cache(&folder(0), FlockOperation::LockExclusive, mode, owner)?,
-        Sharing::Private => {
-            let mut found = None;
-            for n in 0..MAX_PRIVATE_CACHES {
-                found = lock_cache(&folder(n), FlockOperation::NonBlockingLockExclusive, mode, owner)?;
-                if found.is_some() {
-                    break;
-                }
-            }
-            found
-        }
-    }
-    .ok_or_else(|| StepError::wrong(format!("all {MAX_PRIVATE_CACHES} private caches of {id:?} are in use")))
-}
-
-/// None: a lock that must not wait was not to be had.
-fn lock_cache(
-    folder: &Path,
-    operation: FlockOperation,
-    mode: u32,
-    owner: (u32, u32),
-) -> StepResult<Option<(PathBuf, File)>> {
-    let fail = |e| StepError::io("open the cache", folder, e);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock")).map_err(fail)?;
-    match rustix::fs::flock(&lock, operation) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-        Err(errno) => return Err(fail(errno.into())),
-    }
-    let data = folder.join("data");
-    match fs::create_dir(&data) {
-        Ok(()) => {
-            std::os::unix::fs::chown(&data, Some(owner.0), Some(owner.1)).map_err(fail)?;
-            fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(fail)?;
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(fail(error)),
-    }
-    Ok(Some((data, lock)))
 }
 
 fn base_name(path: &str) -> Option<String> {

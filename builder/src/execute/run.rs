@@ -60,7 +60,7 @@ impl Build<'_> {
                 request.mounts.push(mounts::script(scratch, name, body)?);
             }
             let held = mounts.into_iter().map(|mount| mount.realise(self, scratch, &mut request));
-            let _locks = held.collect::<StepResult<Vec<_>>>()?;
+            let _held = held.collect::<StepResult<Vec<_>>>()?;
             self.run_process(&request, &script, step)?;
             if let Some(epoch) = self.request.source_date_epoch {
                 crate::layer::clamp_times(upper, epoch)?;
@@ -93,6 +93,8 @@ impl Build<'_> {
                 BuildNetwork::None => NetworkMode::None,
                 BuildNetwork::Host => NetworkMode::Host,
             },
+            shm_size_bytes: self.request.shm_size_bytes,
+            ulimits: self.request.ulimits.clone(),
             add_hosts: self.request.add_hosts.iter().map(|(name, ip)| format!("{name}:{ip}")).collect(),
             ..StepRequest::default()
         }

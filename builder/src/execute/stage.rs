@@ -4,7 +4,7 @@ use super::state::StageState;
 use super::{Build, Step};
 use crate::cache::{Ingredients, Record};
 use crate::instruction::{Instruction, Located, trigger};
-use crate::plan::{Base, froms};
+use crate::plan::{Base, From, froms};
 use crate::step_error::{StepError, StepResult};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,6 +16,8 @@ pub(super) struct Position<'p> {
     /// Counted from 1; only steps that may make a layer, and the FROM.
     pub(super) number: usize,
     pub(super) total: usize,
+    /// Results of earlier builds are not looked for.
+    pub(super) is_fresh: bool,
 }
 
 impl Position<'_> {
@@ -36,12 +38,13 @@ impl Build<'_> {
         let stage = &self.plan.stages[index];
         let label = self.plan.stage_label(index);
         let layered = stage.steps.iter().filter(|step| step.instruction.makes_layer()).count();
-        let position = Position { stage: &label, number: 1, total: layered + 1 };
+        let is_fresh = self.is_fresh(index);
+        let position = Position { stage: &label, number: 1, total: layered + 1, is_fresh };
         if let Base::Stage(base) = stage.base {
             self.stage(base)?;
         }
         let step = self.start_step(position.name(&stage.from.text));
-        let begun = self.begin(index, &step).inspect_err(|error| step.failed(error));
+        let begun = self.begin(index, &step, &position).inspect_err(|error| step.failed(error));
         let (mut state, cached) = begun.map_err(|error| self.fail(error, stage.from.span))?;
         step.done(cached);
         let triggers = self.triggers(&mut state, &stage.from).map_err(|error| self.fail(error, stage.from.span))?;
@@ -52,10 +55,16 @@ impl Build<'_> {
                 return Err(StepError::Cancelled);
             }
             number += usize::from(located.instruction.makes_layer());
-            let position = Position { stage: &label, number, total };
+            let position = Position { stage: &label, number, total, is_fresh };
             self.instruction(index, &mut state, located, &position).map_err(|error| self.fail(error, located.span))?;
         }
         Ok(state)
+    }
+
+    /// `--no-cache`, or `--no-cache-filter` with the stage's name or number.
+    fn is_fresh(&self, index: usize) -> bool {
+        let label = self.plan.stages[index].name.clone().unwrap_or_else(|| index.to_string());
+        self.request.no_cache || self.request.no_cache_filter.iter().any(|name| name.eq_ignore_ascii_case(&label))
     }
 
     /// The base image's ONBUILD instructions; they are this image's no more.
@@ -80,7 +89,7 @@ impl Build<'_> {
         }
         // What it takes from is waited for before its clock runs.
         for text in froms(&located.instruction) {
-            if let Some(source) = self.plan.find_stage(text, stage, located.span)? {
+            if let From::Stage(source) = self.plan.find_from(text, stage, located.span)? {
                 self.stage(source)?;
             }
         }
@@ -114,7 +123,7 @@ impl Build<'_> {
         created_by: String,
         fill: impl FnOnce(&StageState, &Path) -> StepResult<bool>,
     ) -> StepResult<bool> {
-        if let Some(record) = self.cached(ingredients)? {
+        if let Some(record) = self.cached(ingredients, position)? {
             self.note_hit(&position.slot(), ingredients)?;
             self.take(state, &record, created_by);
             return Ok(true);
@@ -124,7 +133,12 @@ impl Build<'_> {
         let scratch = store.new_scratch()?;
         let upper = scratch.path().join("upper");
         std::fs::create_dir(&upper).map_err(|e| StepError::io("make the folder", &upper, e))?;
+        let running = self.running.enter();
+        if self.cancel.is_cancelled() {
+            return Err(StepError::Cancelled);
+        }
         let may_record = fill(state, &upper)?;
+        drop(running);
         let committed = store.commit_upper(&upper)?;
         let diff_id = (!committed.empty).then_some(committed.diff_id);
         let record = Record { diff_id, created: self.now.clone() };

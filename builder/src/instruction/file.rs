@@ -22,6 +22,8 @@ pub(crate) struct CopyInstruction {
     /// ADD: whether archives are unpacked; none is the default, yes for local ones.
     pub(crate) unpack: Option<bool>,
     pub(crate) checksum: Option<String>,
+    /// ADD of a git repository: `.git` too.
+    pub(crate) keep_git_dir: Option<bool>,
 }
 
 pub(super) fn parse(node: &Node, source: &Source, escape: char, is_add: bool) -> Result<CopyInstruction, BuildError> {
@@ -30,11 +32,11 @@ pub(super) fn parse(node: &Node, source: &Source, escape: char, is_add: bool) ->
     let chmod = flags.one("chmod")?;
     let link = flags.switch("link")?.unwrap_or(false);
     let exclude = flags.many("exclude")?;
-    let (mut from, mut parents, mut unpack, mut checksum) = (None, false, None, None);
+    let (mut from, mut parents, mut unpack, mut checksum, mut keep_git_dir) = (None, false, None, None, None);
     if is_add {
         unpack = flags.switch("unpack")?;
         checksum = flags.one("checksum")?;
-        flags.switch("keep-git-dir")?;
+        keep_git_dir = flags.switch("keep-git-dir")?;
     } else {
         from = flags.one("from")?;
         parents = flags.switch("parents")?.unwrap_or(false);
@@ -67,6 +69,7 @@ pub(super) fn parse(node: &Node, source: &Source, escape: char, is_add: bool) ->
         link,
         unpack,
         checksum,
+        keep_git_dir,
     })
 }
 

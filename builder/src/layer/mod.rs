@@ -1,11 +1,13 @@
 //! Writing a layer: files go straight into the upperdir that becomes it, while the layers below say where a
 //! path leads and what a folder on the way looks like. Nothing is mounted writable.
 
+mod archive;
 mod clamp;
 mod data;
 mod unpack;
 mod write;
 
+pub(crate) use archive::{head, is_archive, looks_packed};
 pub(crate) use clamp::clamp_times;
 pub(crate) use write::Placement;
 

@@ -1,119 +1,124 @@
 //! ADD's archives: a tar, perhaps compressed, unpacked into a layer. Whatever names and links it holds, nothing is
-//! written but beneath the root.
+//! written but beneath the root. The tar is read by the store's reader, which bounds all that a stranger can claim.
 
+use super::archive::{Packing, head};
 use super::{LayerWriter, shown};
 use crate::step_error::{StepError, StepResult};
 use crate::tree::Attributes;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
-use tar::{Archive, EntryType, Header};
+use store::{TarEntry, TarKind, TarReader};
 
 /// More entries than any real archive has.
 const MAX_ENTRIES: usize = 5_000_000;
 
 impl LayerWriter {
     /// Unpacks an archive into the folder `to` (resolved, made). Owners are the archive's unless given.
-    pub(crate) fn unpack(&mut self, mut file: File, to: &Path, owner: Option<(u32, u32)>) -> StepResult<()> {
+    pub(crate) fn unpack(&mut self, file: &mut File, to: &Path, owner: Option<(u32, u32)>) -> StepResult<()> {
         let fail = |e: io::Error| StepError::io("read the archive", to, e);
-        let mut head = [0; 6];
-        let len = file.read(&mut head).map_err(fail)?;
         file.rewind().map_err(fail)?;
-        let reader = BufReader::with_capacity(128 << 10, file);
-        match &head[..len] {
-            [0x1f, 0x8b, ..] => self.unpack_tar(flate2::bufread::MultiGzDecoder::new(reader), to, owner),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(reader).map_err(fail)?;
-                self.unpack_tar(decoder, to, owner)
-            }
-            [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', ..] => {
-                let hint = "compress it with gzip or zstd, or unpack it in a RUN step";
-                Err(StepError::with_hint("ADD cannot unpack bzip2 and xz archives yet", hint))
-            }
-            _ => self.unpack_tar(reader, to, owner),
-        }
+        let packing = Packing::of(&head(file).map_err(fail)?);
+        file.rewind().map_err(fail)?;
+        let reader = packing.reader(BufReader::with_capacity(128 << 10, file)).map_err(fail)?;
+        self.unpack_tar(&mut TarReader::new(reader), to, owner)
     }
 
-    fn unpack_tar(&mut self, reader: impl Read, to: &Path, owner: Option<(u32, u32)>) -> StepResult<()> {
+    fn unpack_tar(&mut self, tar: &mut TarReader<impl Read>, to: &Path, owner: Option<(u32, u32)>) -> StepResult<()> {
         let fail = |e: io::Error| StepError::io("unpack the archive into", shown(to), e);
-        let mut archive = Archive::new(reader);
-        for (count, entry) in archive.entries().map_err(fail)?.enumerate() {
-            if count > MAX_ENTRIES {
-                return Err(StepError::wrong(format!("an archive has more than {MAX_ENTRIES} entries")));
-            }
-            let mut entry = entry.map_err(fail)?;
-            let name = beneath(&entry.path().map_err(fail)?)?;
-            let attributes = attributes(entry.header(), owner).map_err(fail)?;
-            let kind = entry.header().entry_type();
-            if name.as_os_str().is_empty() {
-                continue;
-            }
-            let target = self.followed(&to.join(&name), kind == EntryType::Directory)?;
-            match kind {
-                EntryType::Directory => self.replace_with_folder(&target, &attributes)?,
-                EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                    let mut out = self.create(&target)?;
-                    io::copy(&mut entry, &mut out).map_err(|e| StepError::io("write", shown(&target), e))?;
-                    self.set_attributes(std::os::fd::AsFd::as_fd(&out), &attributes)
-                        .map_err(|e| StepError::io("set up", shown(&target), e))?;
-                }
-                EntryType::Symlink => {
-                    let text = link_name(&entry).map_err(fail)?;
-                    self.link(&target, &text, &attributes)?;
-                }
-                EntryType::Link => {
-                    let first = beneath(&link_name(&entry).map_err(fail)?)?;
-                    let first = self.parent_followed(&to.join(first))?;
-                    self.hard_link(&first, &target)?;
-                }
-                EntryType::Fifo => self.special(&target, 0o010_000, 0, &attributes)?,
-                EntryType::Char | EntryType::Block => {
-                    let file_type = if kind == EntryType::Char { 0o020_000 } else { 0o060_000 };
-                    let header = entry.header();
-                    let (major, minor) = (header.device_major().map_err(fail)?, header.device_minor().map_err(fail)?);
-                    let device = rustix::fs::makedev(major.unwrap_or(0), minor.unwrap_or(0));
-                    self.special(&target, file_type, device, &attributes)?;
-                }
-                // Global headers and whatever a later tar may invent.
-                _ => {}
+        for _ in 0..MAX_ENTRIES {
+            let Some(entry) = tar.next_entry().map_err(fail)? else { return Ok(()) };
+            let name = beneath(&entry.path)?;
+            if !name.as_os_str().is_empty() {
+                self.entry(tar, &entry, to, &name, &attributes(&entry, owner))?;
             }
         }
-        Ok(())
+        Err(StepError::wrong(format!("an archive has more than {MAX_ENTRIES} entries")))
     }
 
-    /// A folder of an archive takes the place of a file or link of this layer or below.
-    fn replace_with_folder(&mut self, path: &Path, attributes: &Attributes) -> StepResult<()> {
-        self.folder(path, attributes, false)
+    fn entry(
+        &mut self,
+        tar: &mut TarReader<impl Read>,
+        entry: &TarEntry,
+        to: &Path,
+        name: &Path,
+        attributes: &Attributes,
+    ) -> StepResult<()> {
+        let target = self.followed(&to.join(name), entry.kind == TarKind::Dir)?;
+        match entry.kind {
+            TarKind::Dir => self.folder(&target, attributes, false),
+            TarKind::File => {
+                let mut out = self.create(&target)?;
+                write(tar, entry, &mut out).map_err(|e| StepError::io("write", shown(&target), e))?;
+                self.set_attributes(out.as_fd(), attributes).map_err(|e| StepError::io("set up", shown(&target), e))
+            }
+            TarKind::Symlink => self.link(&target, Path::new(OsStr::from_bytes(&entry.link)), attributes),
+            TarKind::Hardlink => {
+                let first = self.parent_followed(&to.join(beneath(&entry.link)?))?;
+                self.hard_link(&first, &target)
+            }
+            TarKind::Fifo => self.special(&target, 0o010_000, 0, attributes),
+            TarKind::Char | TarKind::Block => {
+                let file_type = if entry.kind == TarKind::Char { 0o020_000 } else { 0o060_000 };
+                self.special(&target, file_type, rustix::fs::makedev(entry.major, entry.minor), attributes)
+            }
+        }
     }
 }
 
+/// A file's bytes; the holes of a sparse one stay holes.
+fn write(tar: &mut TarReader<impl Read>, entry: &TarEntry, out: &mut File) -> io::Result<()> {
+    let mut buffer = vec![0; 128 << 10];
+    let whole = [(0, entry.size)];
+    let parts = entry.sparse.as_deref().unwrap_or(&whole);
+    for (offset, length) in parts {
+        out.seek(SeekFrom::Start(*offset))?;
+        let mut left = *length;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            match tar.read_data(&mut buffer[..most])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => {
+                    out.write_all(&buffer[..n])?;
+                    left -= n as u64;
+                }
+            }
+        }
+    }
+    if entry.sparse.is_some() { out.set_len(entry.size) } else { Ok(()) }
+}
+
 /// A name of an archive as a path that cannot lead up: leading slashes are dropped, `..` is an error.
-fn beneath(path: &Path) -> StepResult<PathBuf> {
+fn beneath(name: &[u8]) -> StepResult<PathBuf> {
     let mut clean = PathBuf::new();
-    for component in path.components() {
+    for component in Path::new(OsStr::from_bytes(name)).components() {
         match component {
             Component::Normal(name) => clean.push(name),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
             Component::ParentDir => {
-                let message = format!("an archive's entry leads out of it: {}", path.display());
-                return Err(StepError::wrong(message));
+                let name = String::from_utf8_lossy(name);
+                return Err(StepError::wrong(format!("an archive's entry leads out of it: {name}")));
             }
         }
     }
     Ok(clean)
 }
 
-fn link_name<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<PathBuf> {
-    let name = entry.link_name()?.ok_or_else(|| io::Error::other("a link without a target"))?;
-    Ok(name.into_owned())
-}
-
-fn attributes(header: &Header, owner: Option<(u32, u32)>) -> io::Result<Attributes> {
-    let id = |value: u64| u32::try_from(value).map_err(|_| io::Error::other("an owner's id is too large"));
-    let (uid, gid) = match owner {
-        Some(owner) => owner,
-        None => (id(header.uid()?)?, id(header.gid()?)?),
+fn attributes(entry: &TarEntry, owner: Option<(u32, u32)>) -> Attributes {
+    let (uid, gid) = owner.unwrap_or((entry.uid, entry.gid));
+    // As of any copy: what is the user's own, and file capabilities.
+    let kept = |name: &[u8]| {
+        (name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")) || name == b"security.capability"
     };
-    let mtime_s = i64::try_from(header.mtime()?).unwrap_or(0);
-    Ok(Attributes { mode: header.mode()? & 0o7777, uid, gid, mtime_s, ..Attributes::default() })
+    let xattrs = entry.xattrs.iter().filter(|(name, _)| kept(name));
+    Attributes {
+        mode: entry.mode,
+        uid,
+        gid,
+        mtime_s: entry.mtime.0,
+        xattrs: xattrs.map(|(name, value)| (OsString::from_vec(name.clone()), value.clone())).collect(),
+    }
 }

@@ -8,7 +8,7 @@ use crate::tree::{Attributes, Entry, Kind, Manifest, Stamp, Tree};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,8 @@ pub(crate) struct Placement {
     pub(crate) chmod: Option<Chmod>,
     /// A folder of the listing may stand for a link to a folder in the root (unpacked archives: `lib` → `usr/lib`).
     pub(crate) follow_links: bool,
+    /// The time of all that is copied, instead of its own.
+    pub(crate) time_s: Option<i64>,
 }
 
 impl LayerWriter {
@@ -32,7 +34,8 @@ impl LayerWriter {
         placement: &Placement,
     ) -> StepResult<()> {
         for entry in &manifest.entries {
-            let attributes = entry.attributes.changed(placement.owner, placement.chmod.as_ref(), &entry.kind);
+            let mut attributes = entry.attributes.changed(placement.owner, placement.chmod.as_ref(), &entry.kind);
+            attributes.mtime_s = placement.time_s.unwrap_or(attributes.mtime_s);
             let target = match placement.follow_links {
                 true => self.followed(&below(to, &entry.path), entry.kind == Kind::Folder)?,
                 false => below(to, &entry.path),
@@ -51,6 +54,16 @@ impl LayerWriter {
     pub(crate) fn bytes(&mut self, path: &Path, bytes: &[u8], attributes: &Attributes) -> StepResult<()> {
         let mut file = self.create(path)?;
         file.write_all(bytes).map_err(|e| StepError::io("write", shown(path), e))?;
+        self.set_attributes(file.as_fd(), attributes).map_err(|e| StepError::io("set up", shown(path), e))
+    }
+
+    /// Writes a new file of all that `from` holds from its beginning at a resolved path.
+    pub(crate) fn stream(&mut self, path: &Path, from: &mut File, attributes: &Attributes) -> StepResult<()> {
+        let fail = |e| StepError::io("write", shown(path), e);
+        from.rewind().map_err(fail)?;
+        let mut file = self.create(path)?;
+        let size = from.metadata().map_err(fail)?.len();
+        data::copy(from, &mut file, size, &mut self.reflinks).map_err(fail)?;
         self.set_attributes(file.as_fd(), attributes).map_err(|e| StepError::io("set up", shown(path), e))
     }
 

@@ -7,7 +7,7 @@ mod select;
 
 pub(crate) use digests::DigestTable;
 pub(crate) use manifest::{Attributes, Entry, Kind, Manifest, Stamp};
-pub(crate) use select::{Selected, is_archive};
+pub(crate) use select::Selected;
 
 use crate::ignore::IgnoreRules;
 use crate::paths::{Found, Lookup, Resolved, resolve};
@@ -32,13 +32,27 @@ pub(crate) struct Tree {
     digests: Option<DigestTable>,
     /// How messages call it: `build context`, `stage build`.
     label: String,
+    /// Where a context lies on the host.
+    host: Option<PathBuf>,
 }
 
 impl Tree {
     /// The build's context, as its ignore file shows it.
     pub(crate) fn context(folder: &Path, rules: IgnoreRules) -> StepResult<Tree> {
         let root = linux::resolve::open_root(folder).map_err(|e| StepError::io("open", folder, e))?;
-        Ok(Tree { root, rules, owned_by_root: true, digests: None, label: "build context".to_owned() })
+        let host = std::fs::canonicalize(folder).ok();
+        Ok(Tree { root, rules, owned_by_root: true, digests: None, label: "build context".to_owned(), host })
+    }
+
+    /// The same by another name in messages.
+    pub(crate) fn labelled(self, label: String) -> Tree {
+        Tree { label, ..self }
+    }
+
+    /// The host's path of a resolved path, where the tree is a whole folder of the host's.
+    pub(crate) fn host_path(&self, path: &Path) -> Option<PathBuf> {
+        let host = self.host.as_ref().filter(|_| self.rules.is_empty())?;
+        Some(if path.as_os_str().is_empty() { host.clone() } else { host.join(path) })
     }
 
     /// The same with the digests earlier builds of it left.
@@ -55,11 +69,7 @@ impl Tree {
 
     /// The root of a stage or an image.
     pub(crate) fn of_root(root: OwnedFd, label: String) -> Tree {
-        Tree { root, rules: IgnoreRules::default(), owned_by_root: false, digests: None, label }
-    }
-
-    pub(crate) fn rules(&self) -> &IgnoreRules {
-        &self.rules
+        Tree { root, rules: IgnoreRules::default(), owned_by_root: false, digests: None, label, host: None }
     }
 
     /// Follows `path` to what it names.

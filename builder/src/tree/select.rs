@@ -6,7 +6,6 @@ use crate::paths::{Found, Resolved};
 use crate::step_error::{StepError, StepResult};
 use rustix::fs::OFlags;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -108,13 +107,4 @@ impl Tree {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         Ok(File::from(self.open(&selected.path, flags)?))
     }
-}
-
-/// Whether a file begins as a tar or a compressed one does.
-pub(crate) fn is_archive(file: &mut File) -> std::io::Result<bool> {
-    let mut head = Vec::new();
-    file.take(512).read_to_end(&mut head)?;
-    let compressed: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-    let is_tar = head.get(257..262) == Some(b"ustar");
-    Ok(is_tar || compressed.iter().any(|magic| head.starts_with(magic)))
 }

@@ -29,6 +29,14 @@ pub(crate) fn mount(layers: &[PathBuf], upper: &Path, folder: &Path) -> Result<O
     over(&lowers, upper, &work)
 }
 
+/// Mounts folders, the lowest first, read-only as one.
+pub(crate) fn view(folders: &[PathBuf]) -> Result<OwnedFd> {
+    let opened = folders.iter().map(|path| open_root(path)).collect::<Result<Vec<OwnedFd>, _>>()?;
+    let lowers: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
+    let options = OverlayOptions { user_xattr: !linux::userns::is_initial(), ..OverlayOptions::default() };
+    Ok(overlay(&lowers, None, options)?)
+}
+
 fn over(lowers: &[std::os::fd::BorrowedFd<'_>], upper: &Path, work: &Path) -> Result<OwnedFd> {
     let upper = open_root(upper)?;
     let work = open_root(work)?;

@@ -18,7 +18,8 @@ const MAX_SPARSE_BYTES: u64 = 1 << 40;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[allow(missing_docs)] // They say themselves.
+pub enum Kind {
     File,
     Dir,
     Symlink,
@@ -30,30 +31,35 @@ pub(crate) enum Kind {
 
 /// One entry, extensions applied.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// As the tar has it.
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     /// Of links: where to.
-    pub(crate) link: Vec<u8>,
-    pub(crate) kind: Kind,
+    pub link: Vec<u8>,
+    /// File, folder, link, device.
+    pub kind: Kind,
     /// Permission bits, setuid and so on.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
     /// Seconds since 1970 and nanoseconds.
-    pub(crate) mtime: (i64, u32),
-    pub(crate) major: u32,
-    pub(crate) minor: u32,
+    pub mtime: (i64, u32),
+    /// Of a device.
+    pub major: u32,
+    /// Of a device.
+    pub minor: u32,
     /// `SCHILY.xattr` records.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Bytes of the file once written.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Of a sparse file: where its stored bytes belong, offset and length.
-    pub(crate) sparse: Option<Vec<(u64, u64)>>,
+    pub sparse: Option<Vec<(u64, u64)>>,
 }
 
 /// A tar being read.
-pub(crate) struct TarReader<R> {
+pub struct TarReader<R> {
     inner: R,
     /// Data bytes of the current entry not yet read.
     data_left: u64,
@@ -81,17 +87,18 @@ fn bad(why: impl Into<String>) -> io::Error {
 }
 
 impl<R: Read> TarReader<R> {
-    pub(crate) fn new(inner: R) -> TarReader<R> {
+    /// Nothing is read yet.
+    pub fn new(inner: R) -> TarReader<R> {
         TarReader { inner, data_left: 0, padding: 0 }
     }
 
     /// The reader, for what follows the archive.
-    pub(crate) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.inner
     }
 
     /// The next entry, or `None` at the end mark or a clean end of the stream.
-    pub(crate) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut extensions = Extensions::default();
         let mut extended = false;
         loop {
@@ -128,7 +135,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reads data of the current entry; 0 at its end.
-    pub(crate) fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = usize::try_from(self.data_left).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {
             return Ok(0);

@@ -1,0 +1,105 @@
+//! `RUN --mount=type=cache`: folders that live on between builds, below `build-cache/` of the data root.
+
+use super::mounts::copy_out;
+use crate::instruction::Sharing;
+use crate::step_error::{StepError, StepResult};
+use crate::tree::{Selected, Tree};
+use oci::Digest;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How many private copies of one cache there may be.
+const MAX_PRIVATE_CACHES: usize = 100;
+
+/// A cache that a step asks for.
+pub(super) struct Cache {
+    pub(super) id: String,
+    pub(super) sharing: Sharing,
+    pub(super) mode: u32,
+    pub(super) owner: (u32, u32),
+    /// What it begins with.
+    pub(super) begin: Option<(Arc<Tree>, Selected)>,
+}
+
+impl Cache {
+    /// The folder, made where missing, and its lock as the sharing wants it.
+    pub(super) fn open(&self, root: &Path) -> StepResult<(PathBuf, File)> {
+        let base = root.join("build-cache");
+        let hex = Digest::sha256(&self.id).hex().to_owned();
+        let folder = |n: usize| base.join(if n == 0 { hex.clone() } else { format!("{hex}.{n}") });
+        let found = match self.sharing {
+            Sharing::Shared => self.lock(&folder(0), FlockOperation::LockShared)?,
+            Sharing::Locked => self.lock(&folder(0), FlockOperation::LockExclusive)?,
+            Sharing::Private => {
+                let mut found = None;
+                for n in 0..MAX_PRIVATE_CACHES {
+                    found = self.lock(&folder(n), FlockOperation::NonBlockingLockExclusive)?;
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                found
+            }
+        };
+        let message = || format!("all {MAX_PRIVATE_CACHES} private caches of {:?} are in use", self.id);
+        found.ok_or_else(|| StepError::wrong(message()))
+    }
+
+    /// None: a lock that must not wait was not to be had.
+    fn lock(&self, folder: &Path, operation: FlockOperation) -> StepResult<Option<(PathBuf, File)>> {
+        let fail = |e| StepError::io("open the cache", folder, e);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
+        let path = folder.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(fail)?;
+        let data = folder.join("data");
+        // Whoever makes the folder must be alone in it, and sees then whether another was first.
+        let is_new = !data.exists() && operation != FlockOperation::NonBlockingLockExclusive;
+        let first = if is_new { FlockOperation::LockExclusive } else { operation };
+        match flock(&lock, first) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(fail(errno.into())),
+        }
+        if !data.exists() {
+            self.make(folder, &data)?;
+        }
+        if is_new {
+            flock(&lock, operation).map_err(|errno| fail(errno.into()))?;
+        }
+        Ok(Some((data, lock)))
+    }
+
+    /// Made beside its place and renamed: one that was killed half-way is not there.
+    fn make(&self, folder: &Path, data: &Path) -> StepResult<()> {
+        let fail = |e: io::Error| StepError::io("make the cache", folder, e);
+        let new = folder.join("new");
+        match fs::remove_dir_all(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+            _ => {}
+        }
+        let made = match &self.begin {
+            Some((tree, selected)) => {
+                copy_out(tree, selected, &new)?;
+                new.join("files")
+            }
+            None => {
+                fs::create_dir(&new).map_err(fail)?;
+                new.clone()
+            }
+        };
+        if self.begin.is_none() || self.owner != (0, 0) {
+            std::os::unix::fs::chown(&made, Some(self.owner.0), Some(self.owner.1)).map_err(fail)?;
+        }
+        fs::set_permissions(&made, fs::Permissions::from_mode(self.mode)).map_err(fail)?;
+        fs::rename(&made, data).map_err(fail)?;
+        if made != new {
+            fs::remove_dir(&new).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
