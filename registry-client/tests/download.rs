@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{Login, Reply, Server, answer, client, client_as};
+use common::{Login, client, client_as};
 use registry_client::{Download, RegistryError, Validators};
 use std::io::Read;
+use test_support::http::{Reply, Server, answer};
 
 fn fetch(server: &Server, path: &str, known: Option<&Validators>) -> Result<Option<Download>, RegistryError> {
     client_as(Login::basic("me", "secret")).download(&format!("http://{}{path}", server.address), known)
