@@ -380,3 +380,37 @@ fn many_pulls_of_one_image_at_once() {
     assert_eq!(there.ctr("images -q").ok().lines().len(), 1);
     there.ctr(["run", "--rm", &name]).ok().prints("hello from the registry\n");
 }
+
+#[test]
+fn registries_conf_says_where_names_lead() {
+    let (here, there) = (TestEnv::new(), TestEnv::empty());
+    let (registry, mirror) = (MemoryRegistry::default(), Registry::start(RegistryKind::Plain));
+    for name in [registry.image("team/app:1").to_string(), format!("{}/proxy/team/app:1", mirror.address())] {
+        here.ctr(["tag", "busybox", &name]).ok();
+        here.ctr(["push", &name]).ok();
+    }
+    let conf = |text: String| {
+        there.write("home/.config/containers/registries.conf", text);
+    };
+    let place = format!("[[registry]]\nprefix = \"r.example\"\nlocation = \"{}\"\n", registry.address());
+    conf(format!("{place}[[registry.mirror]]\nlocation = \"{}/proxy\"\n", mirror.address()));
+    registry.forget();
+    there.ctr("pull r.example/team/app:1").ok().prints("Downloaded newer image for r.example/team/app:1");
+    assert!(registry.seen().is_empty(), "the mirror has it all");
+    there.ctr("run --rm r.example/team/app:1 true").ok();
+    there.ctr("push r.example/team/app:1").ok();
+    assert!(!registry.seen().is_empty(), "pushed is to the registry");
+
+    // Short names, in their order.
+    conf(format!("unqualified-search-registries = [\"{}\", \"r.example\"]\n{place}", mirror.address()));
+    there.ctr("rmi -f r.example/team/app:1").ok();
+    there.ctr("run --rm team/app:1 echo here").ok().prints("here").says("Unable to find image");
+    let again = there.ctr("run --rm --pull=never team/app:1 echo here").ok();
+    again.prints("here");
+    there.ctr("pull proxy/team/app:1").ok().prints(&format!("{}/proxy/team/app:1", mirror.address()));
+
+    conf("[[registry]]\nlocation = \"r.example\"\nblocked = true\n".to_owned());
+    there.ctr("pull r.example/x").fails(1).says("the registry is blocked in").says("registries.conf").says_it_plainly();
+    conf("[[registry]\n".to_owned());
+    there.ctr("pull r.example/x").fails(1).says("registries.conf").says_it_plainly();
+}

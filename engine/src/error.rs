@@ -59,6 +59,9 @@ pub enum EngineError {
     /// A registry.
     #[error(transparent)]
     Registry(#[from] registry_client::RegistryError),
+    /// The files that say where registries' names lead.
+    #[error("cannot use {0}")]
+    Rules(#[from] registry_client::RulesError),
     /// The files that logins are kept in.
     #[error(transparent)]
     Credentials(#[from] registry_client::CredentialError),

@@ -6,6 +6,7 @@ use crate::registry::Ask;
 use crate::url::Origin;
 use crate::{Cause, Registry, RegistryError};
 use oci::{Descriptor, Digest, Reference};
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::time::Instant;
 use ureq::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -21,6 +22,8 @@ const MIN_PROGRESS_BYTES: u64 = 1024;
 pub struct BlobReader {
     registry: Registry,
     target: Target,
+    /// Who else may have it.
+    others: VecDeque<Target>,
     blob: Descriptor,
     what: String,
     /// Bytes given out so far, from the blob's start.
@@ -41,11 +44,14 @@ struct Pace {
 impl Registry {
     /// A blob's bytes from `offset` on.
     pub fn blob(&self, repository: &Reference, blob: &Descriptor, offset: u64) -> Result<BlobReader, RegistryError> {
-        let target = Target::of(repository);
         let what = format!("fetch blob {}", shown(&blob.digest));
+        let mut others: VecDeque<Target> = self.inner.sources(repository, &what)?.into();
+        let home = || self.inner.home(repository, &what);
+        let target = others.pop_front().map_or_else(home, Ok)?;
         let mut reader = BlobReader {
             registry: self.clone(),
             target,
+            others,
             blob: blob.clone(),
             what,
             position: offset,
@@ -105,19 +111,14 @@ impl Registry {
 
     /// Whether the repository has this blob.
     pub fn blob_exists(&self, repository: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
-        self.has_blob(repository, digest, "pull")
+        let target = self.inner.home(repository, &format!("look for blob {}", shown(digest)))?;
+        self.has_blob(&target, digest, "pull")
     }
 
-    pub(crate) fn has_blob(
-        &self,
-        repository: &Reference,
-        digest: &Digest,
-        actions: &str,
-    ) -> Result<bool, RegistryError> {
-        let target = Target::of(repository);
+    pub(crate) fn has_blob(&self, target: &Target, digest: &Digest, actions: &str) -> Result<bool, RegistryError> {
         let what = format!("look for blob {}", shown(digest));
         let path = format!("/v2/{}/blobs/{digest}", target.repository);
-        let mut ask = Ask::get(&target, &what, &path);
+        let mut ask = Ask::get(target, &what, &path);
         ask.method = Method::HEAD;
         ask.scopes = vec![target.scope(actions)];
         Ok(self.inner.expect(ask, &[200, 404])?.status == StatusCode::OK)
@@ -125,8 +126,20 @@ impl Registry {
 }
 
 impl BlobReader {
-    /// Opens the stream at the current position.
-    fn open(&self) -> Result<Box<dyn Read + Send>, RegistryError> {
+    /// Opens the stream at the current position, where it is to be had.
+    fn open(&mut self) -> Result<Box<dyn Read + Send>, RegistryError> {
+        loop {
+            match self.open_here() {
+                Err(error) => match self.others.pop_front() {
+                    Some(other) => self.target = other,
+                    None => return Err(error),
+                },
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_here(&self) -> Result<Box<dyn Read + Send>, RegistryError> {
         let path = format!("/v2/{}/blobs/{}", self.target.repository, self.blob.digest);
         let mut ask = Ask::get(&self.target, &self.what, &path);
         if self.position > 0 {

@@ -1,7 +1,7 @@
 //! What a client needs from outside. Nothing in this crate reads the environment or guesses a home
 //! directory: the values come from the command line's owner.
 
-use crate::{Credentials, NoCredentials};
+use crate::{Credentials, NoCredentials, Rules};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,8 +29,10 @@ pub struct ClientConfig {
     pub credentials: Arc<dyn Credentials>,
     /// False accepts any certificate and plain http, for every host.
     pub tls_verify: bool,
-    /// Hosts (`host` or `host:port`) for which any certificate and plain http are accepted.
+    /// Hosts (`host`, `host:port` or `*.domain`) for which any certificate and plain http are accepted.
     pub insecure: Vec<String>,
+    /// Mirrors, other locations, what is blocked.
+    pub rules: Rules,
     /// Where certificates come from.
     pub tls: TlsFiles,
     /// Proxies by scheme.
@@ -57,6 +59,7 @@ impl ClientConfig {
             credentials: Arc::new(NoCredentials),
             tls_verify: true,
             insecure: Vec::new(),
+            rules: Rules::default(),
             tls: TlsFiles::default(),
             proxies: Proxies::default(),
             user_agent: concat!("ctr/", env!("CARGO_PKG_VERSION")).to_owned(),

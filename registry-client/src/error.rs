@@ -52,6 +52,9 @@ pub enum Cause {
     /// A manifest that is none.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The configuration forbids it.
+    #[error("the registry is blocked in {}", .0.display())]
+    Blocked(std::path::PathBuf),
     /// An index that names nothing for the platform.
     #[error("no matching manifest for {wanted} in the manifest list entries: it has {has}")]
     Platform {

@@ -107,7 +107,8 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(config: &ClientConfig) -> Http {
-        let trust = Trust::new(config.tls.clone(), config.tls_verify, config.insecure.clone());
+        let insecure = config.insecure.iter().cloned().chain(config.rules.insecure_hosts()).collect();
+        let trust = Trust::new(config.tls.clone(), config.tls_verify, insecure);
         let settings = Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
@@ -287,16 +288,21 @@ impl Http {
         Ok(self.agent.configure_request(request).proxy(proxy).timeout_per_read(Some(answer_timeout)).build())
     }
 
+    /// Something to be told to the user, once.
+    pub(crate) fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() < MAX_WARNINGS && !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
     fn note_warnings(&self, headers: &HeaderMap) {
         for value in headers.get_all(header::WARNING) {
             let Some(rest) = value.to_str().ok().and_then(|v| v.strip_prefix("299 ")) else { continue };
             // `299 agent "text"`
             let quoted = rest.find('"').and_then(|at| rest.get(at..)).unwrap_or(rest);
             let text = crate::error::one_line(&challenge::parameter_value(quoted).0, 500);
-            let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-            if warnings.len() < MAX_WARNINGS && !warnings.contains(&text) {
-                warnings.push(text);
-            }
+            self.warn(text);
         }
     }
 }

@@ -30,6 +30,7 @@ mod helper;
 mod http;
 mod proxy;
 mod registry;
+mod rules;
 mod tls;
 mod upload;
 mod url;
@@ -42,4 +43,5 @@ pub use credentials::{
 pub use download::{Download, Validators, file_name_of};
 pub use error::{Cause, RegistryError};
 pub use registry::{ManifestResponse, Registry};
+pub use rules::{RuleFiles, Rules, RulesError};
 pub use upload::BlobPush;

@@ -4,8 +4,9 @@
 use crate::auth::{Auth, Denied, Target};
 use crate::error::status_cause;
 use crate::http::{Answer, Call, Failure, Http, MAX_ANSWER_BYTES, Payload, read_bounded};
+use crate::rules::Way;
 use crate::url::{self, Origin};
-use crate::{Cause, ClientConfig, Credential, Credentials, RegistryError};
+use crate::{Cause, ClientConfig, Credential, Credentials, RegistryError, Rules};
 use oci::{Descriptor, Digest, Document, Index, MAX_MANIFEST_BYTES, Manifest, MediaType, Platform, Reference};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,9 @@ pub(crate) struct Inner {
     auth: Auth,
     /// By host: the scheme that worked.
     https: Mutex<HashMap<String, bool>>,
+    rules: Rules,
+    /// By repository: the mirror that had it.
+    served: Mutex<HashMap<String, Target>>,
 }
 
 /// A manifest or index as the registry holds it.
@@ -67,17 +71,10 @@ pub(crate) enum Address<'a> {
 }
 
 impl Target {
-    pub(crate) fn of(reference: &Reference) -> Target {
-        Target {
-            domain: reference.domain().to_owned(),
-            host: reference.registry_host().to_ascii_lowercase(),
-            repository: reference.path().to_owned(),
-        }
-    }
-
-    fn of_domain(domain: &str) -> Target {
+    /// A repository of a registry by the names that `registries.conf` led to.
+    fn new(domain: &str, repository: &str) -> Target {
         let host = if domain == "docker.io" { "registry-1.docker.io".to_owned() } else { domain.to_ascii_lowercase() };
-        Target { domain: domain.to_owned(), host, repository: String::new() }
+        Target { domain: domain.to_owned(), host, repository: repository.to_owned() }
     }
 
     pub(crate) fn scope(&self, actions: &str) -> String {
@@ -105,19 +102,23 @@ impl Registry {
     pub fn new(config: ClientConfig) -> Registry {
         let http = Http::new(&config);
         let auth = Auth::new(config.credentials);
-        Registry { inner: Arc::new(Inner { http, auth, https: Mutex::default() }) }
+        let (https, served) = Default::default();
+        Registry { inner: Arc::new(Inner { http, auth, https, rules: config.rules, served }) }
     }
 
     /// The manifest or index a reference names (its digest if it has one, else its tag).
     pub fn manifest(&self, reference: &Reference) -> Result<ManifestResponse, RegistryError> {
-        let target = Target::of(reference);
         let what = format!("fetch the manifest of {}", reference.familiar());
-        let path = manifest_path(reference);
-        let mut ask = Ask::get(&target, &what, &path);
+        self.inner.ask_each(reference, &what, |target| self.manifest_at(target, reference, &what))
+    }
+
+    fn manifest_at(&self, at: &Target, reference: &Reference, what: &str) -> Result<ManifestResponse, RegistryError> {
+        let path = manifest_path(at, reference);
+        let mut ask = Ask::get(at, what, &path);
         ask.headers = accept_manifests();
         let answer = self.inner.expect(ask, &[200])?;
         let media_type = media_type_of(&answer);
-        let fail = |cause| RegistryError::new(&target.domain, &what, cause);
+        let fail = |cause| RegistryError::new(&at.domain, what, cause);
         let bytes =
             read_bounded(answer.body, MAX_MANIFEST_BYTES, self.inner.http.idle_timeout).map_err(|f| fail(f.cause))?;
         let digest = match reference.digest() {
@@ -159,13 +160,14 @@ impl Registry {
     /// The descriptor of what a reference names, by HEAD; none if the registry has no such thing, or
     /// does not say enough in its answer.
     pub fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>, RegistryError> {
-        let target = Target::of(reference);
         let what = format!("look up {}", reference.familiar());
-        let path = manifest_path(reference);
-        let mut ask = Ask::get(&target, &what, &path);
-        ask.method = Method::HEAD;
-        ask.headers = accept_manifests();
-        let answer = self.inner.expect(ask, &[200, 404])?;
+        let answer = self.inner.ask_each(reference, &what, |target| {
+            let path = manifest_path(target, reference);
+            let mut ask = Ask::get(target, &what, &path);
+            ask.method = Method::HEAD;
+            ask.headers = accept_manifests();
+            self.inner.expect(ask, &[200, 404])
+        })?;
         let text = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok());
         let digest = text("docker-content-digest").and_then(|d| d.parse().ok());
         let size = text("content-length").and_then(|s| s.parse().ok());
@@ -183,9 +185,9 @@ impl Registry {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
-        let target = Target::of(reference);
         let what = format!("store the manifest of {}", reference.familiar());
-        let path = manifest_path(reference);
+        let target = self.inner.home(reference, &what)?;
+        let path = manifest_path(&target, reference);
         let fail = |cause| RegistryError::new(&target.domain, &what, cause);
         let content_type = HeaderValue::from_str(media_type)
             .map_err(|_| fail(Cause::Protocol(format!("{media_type:?} is no media type"))))?;
@@ -215,8 +217,8 @@ impl Registry {
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let target = Target::of(repository);
         let what = format!("list the tags of {}", repository.familiar_name());
+        let target = self.inner.home(repository, &what)?;
         let fail = |cause| RegistryError::new(&target.domain, &what, cause);
         let first = format!("/v2/{}/tags/list?n=1000", target.repository);
         let mut ask = Ask::get(&target, &what, &first);
@@ -248,7 +250,7 @@ impl Registry {
                 Ok(Some(self.0.clone()))
             }
         }
-        let target = Target::of_domain(domain);
+        let target = Target::new(domain, "");
         let auth = Auth::new(Arc::new(One(credential.clone())));
         let ask = Ask { scopes: Vec::new(), ..Ask::get(&target, "log in", "/v2/") };
         let advise = |error: RegistryError| match error.is_denied() {
@@ -271,6 +273,69 @@ impl Registry {
 }
 
 impl Inner {
+    /// The registry that a reference is of; where it is written to.
+    pub(crate) fn home(&self, reference: &Reference, what: &str) -> Result<Target, RegistryError> {
+        let mut all = self.targets(reference, what, false)?;
+        Ok(all.pop().unwrap_or_else(|| Target::new(reference.domain(), reference.path())))
+    }
+
+    /// Where to ask for what a reference names, in this order: its mirrors, the one that served the repository before first,
+    /// and the registry itself.
+    pub(crate) fn sources(&self, reference: &Reference, what: &str) -> Result<Vec<Target>, RegistryError> {
+        let mut all = self.targets(reference, what, true)?;
+        if all.len() > 1 {
+            let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(first) = served.get(&reference.repository()) {
+                all.sort_by_key(|target| target != first);
+            }
+        }
+        Ok(all)
+    }
+
+    fn targets(&self, reference: &Reference, what: &str, reading: bool) -> Result<Vec<Target>, RegistryError> {
+        match self.rules.way(reference, reading) {
+            Way::Blocked(file) => Err(RegistryError::new(reference.domain(), what, Cause::Blocked(file))),
+            Way::To(names) => Ok(names
+                .iter()
+                .map(|name| name.split_once('/').unwrap_or((name, "")))
+                .map(|(domain, path)| Target::new(domain, path))
+                .collect()),
+        }
+    }
+
+    /// Asks one source after the other. A mirror that fails is passed over; the user hears of it, unless it just does not
+    /// have the image.
+    fn ask_each<T>(
+        &self,
+        reference: &Reference,
+        what: &str,
+        mut ask: impl FnMut(&Target) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let sources = self.sources(reference, what)?;
+        let last = sources.len().saturating_sub(1);
+        for target in sources.iter().take(last) {
+            match ask(target) {
+                Ok(found) => {
+                    let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+                    served.insert(reference.repository(), target.clone());
+                    return Ok(found);
+                }
+                Err(error) => self.pass_over(&error),
+            }
+        }
+        match sources.get(last) {
+            Some(target) => ask(target),
+            None => Err(RegistryError::new(reference.domain(), what, Cause::Protocol("nobody to ask".to_owned()))),
+        }
+    }
+
+    /// Notes that a mirror was of no use.
+    pub(crate) fn pass_over(&self, error: &RegistryError) {
+        if !error.is_not_found() {
+            self.http.warn(format!("the mirror {} was passed over: {}", error.host(), error.cause()));
+        }
+    }
+
     /// Sends a request and turns any status but the given ones into an error.
     pub(crate) fn expect(&self, ask: Ask<'_>, fine: &[u16]) -> Result<Answer, RegistryError> {
         let (domain, what) = (ask.target.domain.clone(), ask.what.to_owned());
@@ -408,8 +473,8 @@ pub(crate) fn below(origin: &Origin, path: &str) -> Result<Uri, Cause> {
     text.parse().map_err(|_| Cause::Protocol(format!("{text:?} is no usable URL")))
 }
 
-fn manifest_path(reference: &Reference) -> String {
-    format!("/v2/{}/manifests/{}", reference.path(), reference.tag_or_digest())
+fn manifest_path(at: &Target, reference: &Reference) -> String {
+    format!("/v2/{}/manifests/{}", at.repository, reference.tag_or_digest())
 }
 
 fn accept_manifests() -> Vec<(HeaderName, HeaderValue)> {

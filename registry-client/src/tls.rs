@@ -86,7 +86,11 @@ impl Trust {
 
     /// Whether this host (`host` or `host:port`) may have any certificate, or none at all.
     pub(crate) fn is_insecure(&self, authority: &str) -> bool {
-        !self.tls_verify || self.insecure.iter().any(|i| i == authority)
+        let matches = |entry: &String| match entry.strip_prefix('*') {
+            Some(domain) => crate::url::host_of(authority).ends_with(domain),
+            None => entry == authority,
+        };
+        !self.tls_verify || self.insecure.iter().any(matches)
     }
 
     /// Whether plain http may be spoken with this host.

@@ -67,11 +67,11 @@ impl Registry {
         open: &mut dyn FnMut(u64) -> io::Result<Box<dyn Read>>,
         progress: &dyn Fn(u64),
     ) -> Result<BlobPush, RegistryError> {
-        if self.has_blob(repository, &blob.digest, "pull,push")? {
+        let what = format!("upload blob {}", shown(&blob.digest));
+        let target = self.inner.home(repository, &what)?;
+        if self.has_blob(&target, &blob.digest, "pull,push")? {
             return Ok(BlobPush::Existing);
         }
-        let target = Target::of(repository);
-        let what = format!("upload blob {}", shown(&blob.digest));
         let source = mount_from.iter().find(|source| **source != target.repository);
         let session = self.start_upload(&target, &what, source, &blob.digest)?;
         if session.status == StatusCode::CREATED {

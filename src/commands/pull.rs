@@ -29,8 +29,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
-    let mut request = pulling::request(&args.image, args.platform.as_deref())?;
-    request.tls_verify = args.tls_verify;
+    let mut requests = Vec::new();
+    for name in pulling::names(context, &args.image)? {
+        let request = pulling::request(&name, args.platform.as_deref())?;
+        requests.push(PullRequest { tls_verify: args.tls_verify, ..request });
+    }
+    let Some(request) = requests.first().cloned() else { return Ok(ExitCode::SUCCESS) };
     if args.all_tags {
         return pull_all(&args, &request, context);
     }
@@ -38,7 +42,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
         context.print("Using default tag: latest")?;
         context.flush()?;
     }
-    pull_one(&args, &request, context)?;
+    pull_one(&args, requests, context)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -46,11 +50,11 @@ fn has_tag(name: &str) -> bool {
     name.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'))
 }
 
-fn pull_one(args: &Args, request: &PullRequest, context: &mut Context) -> Result<(), CliError> {
-    let pulled = pulling::pull(context, request, args.quiet, true)?;
+fn pull_one(args: &Args, requests: Vec<PullRequest>, context: &mut Context) -> Result<(), CliError> {
+    let (request, pulled) = pulling::pull_first(context, requests, args.quiet, true)?;
     if !args.quiet {
         context.print(format_args!("Digest: {}", pulled.digest))?;
-        context.print(pulling::status(request, &pulled))?;
+        context.print(pulling::status(&request, &pulled))?;
     }
     context.print(request.reference.to_string())?;
     context.flush()
@@ -65,7 +69,7 @@ fn pull_all(args: &Args, request: &PullRequest, context: &mut Context) -> Result
     for tag in context.engine()?.remote_tags(&request.reference, args.tls_verify)? {
         let mut one = pulling::request(&format!("{repository}:{tag}"), args.platform.as_deref())?;
         one.tls_verify = args.tls_verify;
-        pull_one(args, &one, context)?;
+        pull_one(args, vec![one], context)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,29 @@ pub(crate) fn pull(context: &Context, request: &PullRequest, quiet: bool, to_std
     Ok(result?)
 }
 
+/// The names to look for an image by: what was typed, or what a short name stands for by `registries.conf`.
+pub(crate) fn names(context: &Context, typed: &str) -> Result<Vec<String>, CliError> {
+    let names: Vec<String> = context.engine()?.short_names(typed)?.iter().map(Reference::to_string).collect();
+    Ok(if names.is_empty() { vec![typed.to_owned()] } else { names })
+}
+
+/// The first of several that can be fetched.
+pub(crate) fn pull_first(
+    context: &Context,
+    requests: Vec<PullRequest>,
+    quiet: bool,
+    to_stdout: bool,
+) -> Result<(PullRequest, Pulled), CliError> {
+    let mut last = CliError::new("invalid reference format: the name is empty");
+    for request in requests {
+        match pull(context, &request, quiet, to_stdout) {
+            Ok(pulled) => return Ok((request, pulled)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// A pull request of a name, with `--platform`.
 pub(crate) fn request(name: &str, platform: Option<&str>) -> Result<PullRequest, CliError> {
     let reference: Reference = name.parse().map_err(|e: oci::ReferenceError| CliError::new(e.to_string()))?;
@@ -32,30 +55,35 @@ pub(crate) fn create_or_pull(
 ) -> Result<Created, CliError> {
     let failed = |e: CliError| e.with_code(ENGINE_FAILED);
     let cidfile = options.cidfile.as_ref().map(|path| CidFile::new(path)).transpose().map_err(failed)?;
-    let fetch = || -> Result<(), CliError> {
-        let request = request(&spec.image, options.platform.as_deref())?;
-        let pulled = pull(context, &request, options.quiet, false)?;
+    let mut spec = spec.clone();
+    let fetch = |names: &[String]| -> Result<String, CliError> {
+        let requests = names.iter().map(|name| request(name, options.platform.as_deref()));
+        let (request, pulled) = pull_first(context, requests.collect::<Result<_, _>>()?, options.quiet, false)?;
         if !options.quiet {
             context.say(format_args!("Digest: {}", pulled.digest));
             context.say(status(&request, &pulled));
         }
-        Ok(())
+        Ok(request.reference.to_string())
     };
     if options.pull == "always" {
-        fetch().map_err(failed)?;
+        spec.image = fetch(&names(context, &spec.image).map_err(failed)?).map_err(failed)?;
     } else if image_is_missing(context, &spec.image).map_err(failed)? {
         // A short id is no name a registry could know.
         let reference = spec.image.parse::<Reference>().map_err(|e| failed(CliError::new(e.to_string())))?;
-        if options.pull == "never" {
+        let names = names(context, &spec.image).map_err(failed)?;
+        if let Some(here) = names.iter().find(|name| image_is_missing(context, name).is_ok_and(|missing| !missing)) {
+            spec.image.clone_from(here);
+        } else if options.pull == "never" {
             return Err(failed(
                 CliError::new(format!("No such image: {}", reference.familiar()))
                     .with_hint("--pull never forbids fetching it"),
             ));
+        } else {
+            context.say(format_args!("Unable to find image '{}' locally", reference.familiar()));
+            spec.image = fetch(&names).map_err(failed)?;
         }
-        context.say(format_args!("Unable to find image '{}' locally", reference.familiar()));
-        fetch().map_err(failed)?;
     }
-    let created = context.engine().map_err(failed)?.create(spec).map_err(with_exit_code)?;
+    let created = context.engine().map_err(failed)?.create(&spec).map_err(with_exit_code)?;
     if let Some(file) = cidfile {
         file.write(&created.id).map_err(failed)?;
     }

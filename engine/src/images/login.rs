@@ -21,7 +21,7 @@ impl Engine {
     pub fn login(&self, request: &LoginRequest) -> Result<Kept> {
         let domain = registry_domain(&request.registry);
         let credential = Credential::Basic { username: request.username.clone(), password: request.password.clone() };
-        self.registry(request.tls_verify).verify_login(&domain, &credential)?;
+        self.registry(request.tls_verify)?.verify_login(&domain, &credential)?;
         Ok(self.credential_files().store(&domain, &credential)?)
     }
 

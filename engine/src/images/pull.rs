@@ -29,7 +29,7 @@ impl Engine {
     pub fn pull(&self, request: &PullRequest, progress: Progress<'_>) -> Result<Pulled> {
         // What a killed pull left behind may be large; whatever cannot be removed now can wait.
         let _ = self.store().sweep();
-        let registry = self.registry(request.tls_verify);
+        let registry = self.registry(request.tls_verify)?;
         let pulled = self.pull_from(&registry, request, progress);
         for warning in registry.take_warnings() {
             progress(PullEvent::Warning(warning));
@@ -39,7 +39,7 @@ impl Engine {
 
     /// The tags a repository has at its registry: what `pull --all-tags` goes through.
     pub fn remote_tags(&self, repository: &Reference, tls_verify: bool) -> Result<Vec<String>> {
-        self.registry(tls_verify).tags(repository).map_err(|error| denied(repository, error))
+        self.registry(tls_verify)?.tags(repository).map_err(|error| denied(repository, error))
     }
 
     fn pull_from(&self, registry: &Registry, request: &PullRequest, progress: Progress<'_>) -> Result<Pulled> {

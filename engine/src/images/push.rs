@@ -26,7 +26,7 @@ struct Layer<'a> {
 impl Engine {
     /// Sends a local image to the registry its name says: layers side by side, skipping what is there.
     pub fn push(&self, request: &PushRequest, progress: Progress<'_>) -> Result<Pushed> {
-        let registry = self.registry(request.tls_verify);
+        let registry = self.registry(request.tls_verify)?;
         let pushed = self.push_to(&registry, &request.reference, progress);
         for warning in registry.take_warnings() {
             progress(PushEvent::Warning(warning));

@@ -1,7 +1,10 @@
 //! What the environment says about registries. The values are handed in: the engine reads no variables.
 
-use crate::Engine;
-use registry_client::{ClientConfig, CredentialFiles, CredentialPaths, Proxies, Registry, Resolve, TlsFiles};
+use crate::{Engine, Result};
+use oci::Reference;
+use registry_client::{
+    ClientConfig, CredentialFiles, CredentialPaths, Proxies, Registry, Resolve, RuleFiles, Rules, TlsFiles,
+};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +17,8 @@ use std::sync::Arc;
 pub struct RegistrySettings {
     /// Where logins are kept; `--authfile` goes in here.
     pub credentials: CredentialPaths,
+    /// Mirrors, blocked registries and the like: `registries.conf`.
+    pub rules: RuleFiles,
     /// Certificate authorities.
     pub tls: TlsFiles,
     /// Proxies.
@@ -33,7 +38,17 @@ impl RegistrySettings {
         let config_home = path("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
         let mut certs_d: Vec<PathBuf> = config_home.iter().map(|dir| dir.join("containers/certs.d")).collect();
         certs_d.extend(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from));
+        let mut conf = path("CONTAINERS_REGISTRIES_CONF").map(|file| vec![file]).unwrap_or_default();
+        let mut drop_ins = Vec::new();
+        if conf.is_empty() {
+            let folders = config_home.iter().map(|dir| dir.join("containers"));
+            let folders: Vec<PathBuf> = folders.chain([PathBuf::from("/etc/containers")]).collect();
+            conf.extend(folders.iter().map(|folder| folder.join("registries.conf")));
+            // The user's own come last: they count.
+            drop_ins.extend(folders.iter().rev().map(|folder| folder.join("registries.conf.d")));
+        }
         RegistrySettings {
+            rules: RuleFiles { files: conf, drop_ins },
             credentials: CredentialPaths {
                 authfile: None,
                 registry_auth_file: path("REGISTRY_AUTH_FILE"),
@@ -77,17 +92,29 @@ impl Engine {
         CredentialFiles::new(self.config().registries.credentials.clone())
     }
 
+    /// What `registries.conf` says.
+    pub(super) fn registry_rules(&self) -> Result<Rules> {
+        Ok(Rules::read(&self.config().registries.rules)?)
+    }
+
+    /// The names that a short one (`busybox`) stands for by `unqualified-search-registries` and aliases of
+    /// `registries.conf`; none where docker's own rule holds.
+    pub fn short_names(&self, text: &str) -> Result<Vec<Reference>> {
+        Ok(self.registry_rules()?.short_names(text))
+    }
+
     /// A client for one operation; it connects to nothing yet.
-    pub(super) fn registry(&self, tls_verify: bool) -> Registry {
+    pub(super) fn registry(&self, tls_verify: bool) -> Result<Registry> {
         let settings = &self.config().registries;
-        Registry::new(ClientConfig {
+        Ok(Registry::new(ClientConfig {
             credentials: Arc::new(self.credential_files()),
             tls_verify,
             insecure: settings.insecure.clone(),
             tls: settings.tls.clone(),
             proxies: settings.proxies.clone(),
+            rules: self.registry_rules()?,
             ..ClientConfig::new(Arc::new(HostNames))
-        })
+        }))
     }
 }
 
@@ -111,5 +138,13 @@ mod tests {
         assert_eq!(settings.proxies.https.unwrap(), "http://small:1");
         assert_eq!(settings.proxies.no_proxy, None, "empty is unset");
         assert_eq!(settings.credentials.docker_config, None);
+        let places = ["/home/me/.config/containers/registries.conf", "/etc/containers/registries.conf"];
+        assert_eq!(settings.rules.files, places.map(PathBuf::from));
+        assert_eq!(settings.rules.drop_ins[0], PathBuf::from("/etc/containers/registries.conf.d"));
+        let one = RegistrySettings::from_variables(|name| {
+            (name == "CONTAINERS_REGISTRIES_CONF").then(|| "/x/registries.conf".into())
+        });
+        assert_eq!(one.rules.files, [PathBuf::from("/x/registries.conf")]);
+        assert!(one.rules.drop_ins.is_empty());
     }
 }
