@@ -60,7 +60,9 @@ lint: ## Formatting, clippy, licences and advisories
 base-images: build ## busybox and debian:bookworm out of Debian's packages, into ctr's store
 	@scripts/base-images --ctr $(RELEASE)/ctr
 
-bench: build ## Side by side with podman, crun and runc; see bench/README.md
+bench: build ## Side by side with podman, docker, crun and runc; see bench/README.md
+	@cargo build --release --quiet -p store --example floor
+	@bench/images.sh $(RELEASE)/ctr $(RELEASE)/examples/floor
 	@bench/run.sh $(RELEASE)/ctr
 	@bench/runtime.sh $(RELEASE)/ctr-runtime
 

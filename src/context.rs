@@ -99,6 +99,14 @@ impl Context {
         Ok(config)
     }
 
+    /// Takes away what killed commands left; whoever has used the engine does so last of all.
+    pub(crate) fn sweep(&self) {
+        if let Some(engine) = self.engine.get() {
+            // What cannot be removed the next command tries again.
+            let _ = engine.store().sweep_dead();
+        }
+    }
+
     /// The engine, opened when first asked for.
     pub(crate) fn engine(&self) -> Result<&Engine, CliError> {
         if let Some(engine) = self.engine.get() {

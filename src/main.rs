@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let mut context = Context::new();
     let result =
         dispatch::run(words.get(1..).unwrap_or_default(), &mut context).and_then(|code| context.flush().map(|()| code));
+    context.sweep();
     match result {
         Ok(code) => code,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,

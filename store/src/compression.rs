@@ -3,6 +3,7 @@
 //! Written gzip is a row of members over fixed-size blocks, so it is the same bytes whatever the number
 //! of threads (RFC 1952, 2.2: a file is a series of members; every OCI tool reads them as one).
 
+use crate::gunzip::Gunzip;
 use libdeflater::{CompressionLvl, Compressor};
 use oci::{Digest, Hasher};
 use std::collections::VecDeque;
@@ -48,7 +49,7 @@ pub(crate) fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read 
     let mut reader = BufReader::with_capacity(128 << 10, reader);
     Ok(match Compression::detect(reader.fill_buf()?)? {
         Compression::None => Box::new(reader),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
+        Compression::Gzip => Box::new(Gunzip::new(reader)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
     })
 }

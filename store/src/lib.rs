@@ -22,6 +22,7 @@ mod containers;
 mod copy;
 mod db;
 mod error;
+mod gunzip;
 mod id;
 mod images;
 mod layer;

@@ -15,17 +15,9 @@ const DRAFT_AGE: Duration = Duration::from_secs(60);
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Store {
-    /// Clears `trash/` and what dead processes left in `ingest/`; cheap where there is nothing. Whatever cannot be
-    /// removed now is left for the next sweep.
+    /// [`sweep_dead`](Self::sweep_dead), and the folders that no row names.
     pub fn sweep(&self) -> Result<()> {
-        for entry in list(&self.layout.trash())? {
-            let _ = remove_tree(&entry.path());
-        }
-        for entry in list(&self.layout.ingest(""))? {
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let _ = self.sweep_ingest(name, &entry.path());
-        }
+        self.sweep_dead()?;
         self.sweep_orphans("containers", "SELECT 1 FROM container WHERE id = ?", |path| {
             // One that got as far as having a state had a row: its database was lost, and it can be put back.
             !path.join("state.json").exists()
@@ -36,6 +28,20 @@ impl Store {
         self.sweep_orphans("volumes", "SELECT 1 FROM volume WHERE name = ?", |path| {
             fs::read_dir(path.join("_data")).is_ok_and(|mut content| content.next().is_none())
         })
+    }
+
+    /// Clears `trash/` and what dead processes left in `ingest/`; where there is nothing it costs the reading of two folders, so
+    /// every command does it at its end. Whatever cannot be removed now is left for the next sweep.
+    pub fn sweep_dead(&self) -> Result<()> {
+        for entry in list(&self.layout.trash())? {
+            let _ = remove_tree(&entry.path());
+        }
+        for entry in list(&self.layout.ingest(""))? {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let _ = self.sweep_ingest(name, &entry.path());
+        }
+        Ok(())
     }
 
     /// What a maker left that died between the rename and the commit: no row names it. `is_fresh` tells that from what

@@ -58,7 +58,7 @@ pub(crate) fn is_archive(file: &mut File) -> io::Result<bool> {
     let packing = Packing::of(&head(file)?);
     file.rewind()?;
     let is_tar = match packing.reader(BufReader::new(&mut *file)) {
-        Ok(reader) => TarReader::new(reader).next_entry().is_ok_and(|entry| entry.is_some()),
+        Ok(reader) => TarReader::new(BufReader::new(reader)).next_entry().is_ok_and(|entry| entry.is_some()),
         Err(_) => false,
     };
     file.rewind()?;

@@ -7,7 +7,7 @@ use crate::step_error::{StepError, StepResult};
 use crate::tree::Attributes;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -24,10 +24,15 @@ impl LayerWriter {
         let packing = Packing::of(&head(file).map_err(fail)?);
         file.rewind().map_err(fail)?;
         let reader = packing.reader(BufReader::with_capacity(128 << 10, file)).map_err(fail)?;
-        self.unpack_tar(&mut TarReader::new(reader), to, owner)
+        self.unpack_tar(&mut TarReader::new(BufReader::with_capacity(128 << 10, reader)), to, owner)
     }
 
-    fn unpack_tar(&mut self, tar: &mut TarReader<impl Read>, to: &Path, owner: Option<(u32, u32)>) -> StepResult<()> {
+    fn unpack_tar(
+        &mut self,
+        tar: &mut TarReader<impl BufRead>,
+        to: &Path,
+        owner: Option<(u32, u32)>,
+    ) -> StepResult<()> {
         let fail = |e: io::Error| StepError::io("unpack the archive into", shown(to), e);
         for _ in 0..MAX_ENTRIES {
             let Some(entry) = tar.next_entry().map_err(fail)? else { return Ok(()) };
@@ -41,7 +46,7 @@ impl LayerWriter {
 
     fn entry(
         &mut self,
-        tar: &mut TarReader<impl Read>,
+        tar: &mut TarReader<impl BufRead>,
         entry: &TarEntry,
         to: &Path,
         name: &Path,
@@ -70,7 +75,7 @@ impl LayerWriter {
 }
 
 /// A file's bytes; the holes of a sparse one stay holes.
-fn write(tar: &mut TarReader<impl Read>, entry: &TarEntry, out: &mut File) -> io::Result<()> {
+fn write(tar: &mut TarReader<impl BufRead>, entry: &TarEntry, out: &mut File) -> io::Result<()> {
     let mut buffer = vec![0; 128 << 10];
     let whole = [(0, entry.size)];
     let parts = entry.sparse.as_deref().unwrap_or(&whole);

@@ -8,7 +8,7 @@ use crate::layer::stream::Primed;
 use crate::{CommittedLayer, ImportOptions, Store, StoreError};
 use jiff::Timestamp;
 use oci::{Digest, History, ImageConfig, Platform, Reference, RootFs};
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 impl Store {
     /// Makes an image of one layer out of a tar of a root file system (gzip and zstd are recognised).
@@ -17,7 +17,7 @@ impl Store {
         let scratch = self.new_scratch()?;
         let (_, root) = Store::new_layer_folder(scratch.path())?;
         let plain = decompress(Primed::new(reader).map_err(unreadable)?).map_err(unreadable)?;
-        let mut tar = TarReader::new(plain);
+        let mut tar = TarReader::new(BufReader::with_capacity(128 << 10, plain));
         let extracted = extract(&mut tar, &root, self.marks())?;
         if let Some((path, target)) = extracted.links.first() {
             let [path, target] = [path, target].map(|name| String::from_utf8_lossy(name).into_owned());

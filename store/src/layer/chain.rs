@@ -8,6 +8,7 @@
 
 use super::extract::{join, open_beneath, os};
 use super::rows::LayerFile;
+use super::walk::{self, Step};
 use crate::layout::Layout;
 use crate::lease::lock_name;
 use crate::lock::Wait;
@@ -19,12 +20,11 @@ use rustix::fs::{
     futimens, mkdirat, readlinkat, statat,
 };
 use rustix::io::Errno;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-const MAX_LINKS: usize = 40;
 const MAX_DEPTH: usize = 2048;
 
 impl Store {
@@ -176,35 +176,12 @@ impl Below {
 
     /// The path with all links followed inside the root; names that are nowhere stay as they are.
     fn resolve(&self, path: &[u8]) -> Result<Vec<u8>> {
-        let mut todo: VecDeque<Vec<u8>> = path.split(|&b| b == b'/').map(<[u8]>::to_vec).collect();
-        let mut resolved: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
-        while let Some(name) = todo.pop_front() {
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    resolved.pop();
-                    continue;
-                }
-                _ => {}
-            }
-            resolved.push(name);
-            if let Seen::Link(target) = self.look(&resolved.join(&b'/'))? {
-                links += 1;
-                if links > MAX_LINKS {
-                    let entry = String::from_utf8_lossy(path).into_owned();
-                    return Err(StoreError::BadLayer { entry, why: "too many links in the layers below".to_owned() });
-                }
-                resolved.pop();
-                if target.starts_with(b"/") {
-                    resolved.clear();
-                }
-                for part in target.split(|&b| b == b'/').rev() {
-                    todo.push_front(part.to_vec());
-                }
-            }
-        }
-        Ok(resolved.join(&b'/'))
+        walk::resolve(path, path, |folder, name| {
+            Ok(match self.look(&join(folder, name))? {
+                Seen::Link(target) => Step::Follow(target),
+                _ => Step::Enter,
+            })
+        })
     }
 }
 

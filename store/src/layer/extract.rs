@@ -5,6 +5,7 @@
 //! followed. Whiteouts become overlay's marks. Folders that no header describes are noted (see `chain.rs`).
 
 use super::read::{Entry, Kind, TarReader};
+use super::walk::{self, Step};
 use crate::{Result, StoreError};
 use linux::file;
 use rustix::fs::{
@@ -12,10 +13,10 @@ use rustix::fs::{
     fchown, futimens, mkdirat, openat, openat2, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -24,11 +25,8 @@ use std::rc::Rc;
 
 /// The most entries of a layer.
 const MAX_ENTRIES: u64 = 20_000_000;
-/// Links followed in one path, as the kernel does.
-const MAX_LINKS: usize = 40;
 /// Open folders kept.
 const CACHED_DIRS: usize = 64;
-const BUFFER_BYTES: usize = 128 << 10;
 
 /// Which marks overlay wants and what this process may do.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +59,6 @@ struct Extractor {
     times: BTreeMap<Vec<u8>, (i64, u32)>,
     /// One whiteout; the others are links to it.
     whiteout: Option<(Rc<OwnedFd>, Vec<u8>)>,
-    buffer: Vec<u8>,
 }
 
 /// An error about one entry.
@@ -86,7 +83,7 @@ fn chown_failed(entry: &Entry) -> impl FnOnce(Errno) -> StoreError + '_ {
 }
 
 /// Unpacks all entries of `tar` into the empty folder `root`.
-pub(crate) fn extract<R: Read>(tar: &mut TarReader<R>, root: &Path, marks: Marks) -> Result<Extracted> {
+pub(crate) fn extract<R: BufRead>(tar: &mut TarReader<R>, root: &Path, marks: Marks) -> Result<Extracted> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, root, flags, Mode::empty()).map_err(StoreError::io("open", root))?;
     let mut extractor = Extractor {
@@ -96,7 +93,6 @@ pub(crate) fn extract<R: Read>(tar: &mut TarReader<R>, root: &Path, marks: Marks
         dirs: HashMap::new(),
         times: BTreeMap::new(),
         whiteout: None,
-        buffer: vec![0; BUFFER_BYTES],
     };
     let mut count = 0;
     let mut last = Vec::new();
@@ -137,7 +133,7 @@ pub(crate) fn os(name: &[u8]) -> &OsStr {
 }
 
 impl Extractor {
-    fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
+    fn entry<R: BufRead>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
         let names = components(&entry.path)?;
         let Some((name, parents)) = names.split_last() else { return self.root_entry(entry) };
         let parent_path = parents.join(&b'/');
@@ -192,56 +188,33 @@ impl Extractor {
         fd
     }
 
-    /// Walks name by name, following links inside the layer, making folders that are not there.
+    /// The folder's path with links followed inside the layer. What is not there is made.
     fn make_parents(&mut self, path: &[u8], entry: &[u8]) -> Result<Vec<u8>> {
-        let mut todo: VecDeque<Vec<u8>> = path.split(|&b| b == b'/').map(<[u8]>::to_vec).collect();
-        let mut resolved: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
-        while let Some(name) = todo.pop_front() {
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    resolved.pop();
-                    continue;
-                }
-                _ => {}
-            }
-            let here = open_beneath(self.root.as_fd(), &resolved.join(&b'/'), ResolveFlags::NO_SYMLINKS)
+        walk::resolve(path, entry, |folder, name| {
+            let here = open_beneath(self.root.as_fd(), folder, ResolveFlags::NO_SYMLINKS)
                 .map_err(failed(entry, "open its folder"))?;
-            let kind = statat(&here, os(&name), AtFlags::SYMLINK_NOFOLLOW).map(|s| FileType::from_raw_mode(s.st_mode));
-            match kind {
-                Ok(FileType::Directory) => resolved.push(name),
+            match statat(&here, os(name), AtFlags::SYMLINK_NOFOLLOW).map(|s| FileType::from_raw_mode(s.st_mode)) {
+                Ok(FileType::Directory) => {}
                 Ok(FileType::Symlink) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(bad(entry, "too many links on the way"));
-                    }
-                    let target = readlinkat(&here, os(&name), Vec::new()).map_err(failed(entry, "readlink"))?;
-                    if target.as_bytes().starts_with(b"/") {
-                        resolved.clear();
-                    }
-                    for part in target.as_bytes().split(|&b| b == b'/').rev() {
-                        todo.push_front(part.to_vec());
-                    }
+                    let target = readlinkat(&here, os(name), Vec::new()).map_err(failed(entry, "readlink"))?;
+                    return Ok(Step::Follow(target.into_bytes()));
                 }
                 Err(Errno::NOENT) => {
-                    mkdirat(&here, os(&name), Mode::from_raw_mode(0o755)).map_err(failed(entry, "mkdir"))?;
+                    mkdirat(&here, os(name), Mode::from_raw_mode(0o755)).map_err(failed(entry, "mkdir"))?;
                     // The umask is the caller's, the layer everyone's.
-                    rustix::fs::chmodat(&here, os(&name), Mode::from_raw_mode(0o755), AtFlags::empty())
+                    rustix::fs::chmodat(&here, os(name), Mode::from_raw_mode(0o755), AtFlags::empty())
                         .map_err(failed(entry, "chmod"))?;
-                    resolved.push(name);
-                    self.found.implied.insert(resolved.join(&b'/'));
+                    self.found.implied.insert(join(folder, name));
                 }
-                Ok(FileType::CharacterDevice) if self.is_whiteout(&here, &name) => {
-                    self.opaque_dir(&here, &name, entry)?;
-                    resolved.push(name);
-                    self.found.implied.insert(resolved.join(&b'/'));
+                Ok(FileType::CharacterDevice) if self.is_whiteout(&here, name) => {
+                    self.opaque_dir(&here, name, entry)?;
+                    self.found.implied.insert(join(folder, name));
                 }
                 Ok(_) => return Err(bad(entry, "a part of its path is no folder")),
                 Err(errno) => return Err(failed(entry, "stat its folder")(errno)),
             }
-        }
-        Ok(resolved.join(&b'/'))
+            Ok(Step::Enter)
+        })
     }
 
     fn is_whiteout(&self, parent: &OwnedFd, name: &[u8]) -> bool {
@@ -315,7 +288,7 @@ impl Extractor {
         Ok(())
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
         entry: &Entry,
         parent: &Rc<OwnedFd>,
@@ -334,8 +307,8 @@ impl Extractor {
         };
         let mut file = File::from(opened.map_err(failed(&entry.path, "create"))?);
         match &entry.sparse {
-            None => self.copy_data(entry, tar, &mut file)?,
-            Some(map) => self.sparse_data(entry, map, tar, &file)?,
+            None => while Extractor::copy_some(entry, tar, u64::MAX, |bytes| file.write_all(bytes))? > 0 {},
+            Some(map) => Extractor::sparse_data(entry, map, tar, &file)?,
         }
         self.found.size = self.found.size.saturating_add(entry.size);
         self.owner_and_mode(entry, &file)?;
@@ -343,48 +316,36 @@ impl Extractor {
         futimens(&file, &times(entry.mtime)).map_err(failed(&entry.path, "utimensat"))
     }
 
-    fn copy_data<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>, file: &mut File) -> Result<()> {
-        loop {
-            let n = self.fill(entry, tar, BUFFER_BYTES)?;
-            if n == 0 {
-                return Ok(());
-            }
-            file.write_all(&self.buffer[..n]).map_err(|e| write_failed(entry, e))?;
-        }
-    }
-
-    /// Fills the buffer up to `most` bytes, so that writes are large whatever the source's reads are.
-    fn fill<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>, most: usize) -> Result<usize> {
-        let mut have = 0;
-        while have < most {
-            match tar.read_data(&mut self.buffer[have..most]) {
-                Ok(0) => break,
-                Ok(n) => have += n,
+    /// Writes what lies ready of the entry's data, at most `most` bytes, and tells how much that was.
+    fn copy_some<R: BufRead>(
+        entry: &Entry,
+        tar: &mut TarReader<R>,
+        most: u64,
+        mut write: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<u64> {
+        let bytes = loop {
+            match tar.data() {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(bad(&entry.path, e.to_string())),
+                Ok(bytes) => break bytes,
             }
-        }
-        Ok(have)
+        };
+        let count = bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        write(&bytes[..count]).map_err(|e| write_failed(entry, e))?;
+        tar.consume(count);
+        Ok(count as u64)
     }
 
-    fn sparse_data<R: Read>(
-        &mut self,
-        entry: &Entry,
-        map: &[(u64, u64)],
-        tar: &mut TarReader<R>,
-        file: &File,
-    ) -> Result<()> {
+    fn sparse_data<R: BufRead>(entry: &Entry, map: &[(u64, u64)], tar: &mut TarReader<R>, file: &File) -> Result<()> {
         file.set_len(entry.size).map_err(|e| write_failed(entry, e))?;
         for &(mut offset, length) in map {
             let end = offset + length;
             while offset < end {
-                let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BUFFER_BYTES);
-                let n = self.fill(entry, tar, most)?;
+                let n = Extractor::copy_some(entry, tar, end - offset, |bytes| file.write_all_at(bytes, offset))?;
                 if n == 0 {
                     return Err(bad(&entry.path, "the tar ends within it"));
                 }
-                file.write_all_at(&self.buffer[..n], offset).map_err(|e| write_failed(entry, e))?;
-                offset += n as u64;
+                offset += n;
             }
         }
         Ok(())

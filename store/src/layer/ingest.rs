@@ -12,11 +12,11 @@ use crate::lock::Wait;
 use crate::{Result, Store, StoreError};
 use oci::{Descriptor, Digest, Hasher};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes read at a time where only the hash of them counts.
+/// Plain bytes held at a time where one thread does it all.
 const BUFFER_BYTES: usize = 128 << 10;
 /// Compressed bytes from which on a second thread pays.
 const PIPELINE_BYTES: u64 = 1 << 20;
@@ -87,7 +87,7 @@ impl Store {
         let most = FREE_BYTES.max(blob.size.saturating_mul(MAX_RATIO));
         let unpacked = Primed::new(&mut *source).and_then(decompress).map_err(read_failed).and_then(|plain| {
             let unpack = Unpack { root: &fs, marks: self.marks(), hasher: diff_id.hasher(), most };
-            if blob.size < PIPELINE_BYTES { unpack.run(plain) } else { unpack.run_beside(plain) }
+            if blob.size < PIPELINE_BYTES { unpack.run(buffered(plain)) } else { unpack.run_beside(plain) }
         });
         // A source that failed is the reason for whatever the tar then looked like.
         let (extracted, got_diff_id) = unpacked.map_err(|e| source.failure.take().map_or(e, read_failed))?;
@@ -137,7 +137,7 @@ struct Unpack<'a> {
 }
 
 impl Unpack<'_> {
-    fn run(self, plain: impl Read) -> Result<(Extracted, Digest)> {
+    fn run(self, plain: impl BufRead) -> Result<(Extracted, Digest)> {
         let mut tar = TarReader::new(Watched::new(plain, self.hasher, self.most));
         let extracted = extract(&mut tar, self.root, self.marks)?;
         let mut rest = tar.into_inner();
@@ -156,12 +156,16 @@ impl Unpack<'_> {
     }
 }
 
-fn drain(reader: &mut impl Read) -> io::Result<()> {
-    let mut scrap = vec![0_u8; BUFFER_BYTES];
+/// Plain bytes to be unpacked in the same thread.
+fn buffered<R: Read>(plain: R) -> BufReader<R> {
+    BufReader::with_capacity(BUFFER_BYTES, plain)
+}
+
+fn drain(reader: &mut impl BufRead) -> io::Result<()> {
     loop {
-        match reader.read(&mut scrap) {
+        match reader.fill_buf().map(<[u8]>::len) {
             Ok(0) => return Ok(()),
-            Ok(_) => {}
+            Ok(n) => reader.consume(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

@@ -7,3 +7,4 @@ pub(crate) mod ingest;
 pub(crate) mod read;
 pub(crate) mod rows;
 pub(crate) mod stream;
+mod walk;

@@ -4,7 +4,7 @@
 //! limit, sizes are decided in one place (a PAX size counts wherever a header's would, CVE-2025-62518), and
 //! sparse files of all four dialects are understood. Field parsing is the crate's.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 use tar::{EntryType, Header};
 
 pub(super) const BLOCK: usize = 512;
@@ -86,7 +86,7 @@ fn bad(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }
 
-impl<R: Read> TarReader<R> {
+impl<R: BufRead> TarReader<R> {
     /// Nothing is read yet.
     pub fn new(inner: R) -> TarReader<R> {
         TarReader { inner, data_left: 0, padding: 0 }
@@ -134,17 +134,31 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Reads data of the current entry; 0 at its end.
-    pub fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = usize::try_from(self.data_left).unwrap_or(usize::MAX).min(buffer.len());
-        if want == 0 {
-            return Ok(0);
+    /// Data of the current entry, as much as lies ready; nothing at its end. What was used is to be [`consume`](Self::consume)d.
+    pub fn data(&mut self) -> io::Result<&[u8]> {
+        let most = usize::try_from(self.data_left).unwrap_or(usize::MAX);
+        if most == 0 {
+            return Ok(&[]);
         }
-        let n = self.inner.read(&mut buffer[..want])?;
-        if n == 0 {
+        let bytes = self.inner.fill_buf()?;
+        if bytes.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.data_left -= n as u64;
+        Ok(&bytes[..bytes.len().min(most)])
+    }
+
+    /// Goes on behind `count` of the bytes that [`data`](Self::data) gave.
+    pub fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
+        self.data_left = self.data_left.saturating_sub(count as u64);
+    }
+
+    /// Reads data of the current entry; 0 at its end.
+    pub fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.data()?;
+        let n = bytes.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&bytes[..n]);
+        self.consume(n);
         Ok(n)
     }
 
@@ -155,14 +169,18 @@ impl<R: Read> TarReader<R> {
 
     fn skip_data(&mut self) -> io::Result<()> {
         let mut left = self.data_left.checked_add(self.padding).ok_or_else(|| bad("an entry of impossible size"))?;
-        let mut scrap = [0_u8; 16384];
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(scrap.len());
-            match self.inner.read(&mut scrap[..want])? {
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            match self.inner.fill_buf().map(|bytes| bytes.len().min(most)) {
                 // Some writers leave out the last entry's padding.
-                0 if left <= self.padding => left = 0,
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => left -= n as u64,
+                Ok(0) if left <= self.padding => left = 0,
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    self.inner.consume(n);
+                    left -= n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
             }
         }
         (self.data_left, self.padding) = (0, 0);

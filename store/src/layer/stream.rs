@@ -1,7 +1,7 @@
 //! Readers around readers: what a layer passes through on its way in.
 
 use oci::{Digest, Hasher};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// A reader that gives at least six bytes with its first read, if there are six.
@@ -40,25 +40,31 @@ impl<R: Read> Read for Primed<R> {
 const CHUNK_BYTES: usize = 256 << 10;
 const WAITING_CHUNKS: usize = 8;
 
-/// A pipe between threads: what the one reads, the other reads.
+/// A pipe between threads: what the one reads, the other reads. The pieces go round, so that none is cleared or mapped anew.
 pub(crate) fn chunks() -> (ChunkSender, Chunks) {
     let (sender, receiver) = sync_channel(WAITING_CHUNKS);
-    (ChunkSender { sender }, Chunks { receiver, current: Vec::new(), position: 0 })
+    let (giver, spare) = sync_channel(WAITING_CHUNKS + 2);
+    let chunks = Chunks { receiver, giver, current: Vec::new(), filled: 0, position: 0 };
+    (ChunkSender { sender, spare }, chunks)
 }
+
+/// A piece and how much of it counts.
+type Chunk = (Vec<u8>, usize);
 
 /// The end that is fed.
 pub(crate) struct ChunkSender {
-    sender: SyncSender<io::Result<Vec<u8>>>,
+    sender: SyncSender<io::Result<Chunk>>,
+    spare: Receiver<Vec<u8>>,
 }
 
 impl ChunkSender {
     /// Passes on all of `from`, and its error if it fails; ends early if nobody reads any more.
     pub(crate) fn send_all(self, from: &mut impl Read) {
         loop {
-            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            let message = match from.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
+            let mut chunk = self.spare.try_recv().unwrap_or_else(|_| vec![0; CHUNK_BYTES]);
+            let message = match fill(from, &mut chunk) {
                 Ok(0) => return,
-                Ok(_) => Ok(chunk),
+                Ok(filled) => Ok((chunk, filled)),
                 Err(e) => Err(e),
             };
             let failed = message.is_err();
@@ -69,26 +75,62 @@ impl ChunkSender {
     }
 }
 
+/// Reads until the buffer is full or the source at its end.
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut have = 0;
+    while have < buffer.len() {
+        match from.read(&mut buffer[have..]) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(have)
+}
+
 /// The end that is read.
 pub(crate) struct Chunks {
-    receiver: Receiver<io::Result<Vec<u8>>>,
+    receiver: Receiver<io::Result<Chunk>>,
+    giver: SyncSender<Vec<u8>>,
     current: Vec<u8>,
+    filled: usize,
     position: usize,
+}
+
+impl BufRead for Chunks {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position == self.filled
+            && let Ok(next) = self.receiver.recv()
+        {
+            let (chunk, filled) = next?;
+            let used = std::mem::replace(&mut self.current, chunk);
+            if !used.is_empty() {
+                // There is room for all there are; without a taker it is just dropped.
+                let _ = self.giver.try_send(used);
+            }
+            (self.filled, self.position) = (filled, 0);
+        }
+        Ok(&self.current[self.position..self.filled])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.position = self.filled.min(self.position + count);
+    }
 }
 
 impl Read for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.position == self.current.len() {
-            match self.receiver.recv() {
-                Ok(chunk) => (self.current, self.position) = (chunk?, 0),
-                Err(_) => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.current.len() - self.position);
-        buffer[..n].copy_from_slice(&self.current[self.position..self.position + n]);
-        self.position += n;
-        Ok(n)
+        read_buffered(self, buffer)
     }
+}
+
+fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let bytes = reader.fill_buf()?;
+    let n = bytes.len().min(buffer.len());
+    buffer[..n].copy_from_slice(&bytes[..n]);
+    reader.consume(n);
+    Ok(n)
 }
 
 /// A reader that hashes, counts, and stops at a limit.
@@ -99,7 +141,7 @@ pub(crate) struct Watched<R> {
     most: u64,
 }
 
-impl<R: Read> Watched<R> {
+impl<R: BufRead> Watched<R> {
     pub(crate) fn new(inner: R, hasher: Hasher, most: u64) -> Watched<R> {
         Watched { inner, hasher, count: 0, most }
     }
@@ -108,15 +150,27 @@ impl<R: Read> Watched<R> {
     }
 }
 
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..n]);
-        self.count += n as u64;
+impl<R: BufRead> BufRead for Watched<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.count > self.most {
             let why = format!("it inflates to more than {} bytes: refused as a decompression bomb", self.most);
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
-        Ok(n)
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        // What was given out is still there: nothing is read for it.
+        if let Ok(bytes) = self.inner.fill_buf() {
+            self.hasher.update(&bytes[..count.min(bytes.len())]);
+        }
+        self.count += count as u64;
+        self.inner.consume(count);
+    }
+}
+
+impl<R: BufRead> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        read_buffered(self, buffer)
     }
 }
