@@ -14,6 +14,7 @@ use std::path::PathBuf;
 pub(crate) struct Context {
     root: Option<PathBuf>,
     state: Option<PathBuf>,
+    authfile: Option<PathBuf>,
     engine: OnceCell<Engine>,
     /// Root of the machine, not of a user namespace.
     is_root: bool,
@@ -27,7 +28,15 @@ impl Context {
         // Before the process moves to where everybody is root.
         let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let is_root = rustix::process::geteuid().is_root() && linux::userns::is_initial_now();
-        Context { root: None, state: None, engine: OnceCell::new(), is_root, user, out: BufWriter::new(io::stdout()) }
+        Context {
+            root: None,
+            state: None,
+            authfile: None,
+            engine: OnceCell::new(),
+            is_root,
+            user,
+            out: BufWriter::new(io::stdout()),
+        }
     }
 
     /// `--root`.
@@ -38,6 +47,11 @@ impl Context {
     /// `--state`.
     pub(crate) fn set_state(&mut self, path: PathBuf) {
         self.state = Some(path);
+    }
+
+    /// `--authfile`.
+    pub(crate) fn set_authfile(&mut self, path: PathBuf) {
+        self.authfile = Some(path);
     }
 
     /// A variable of the environment that is valid text.
@@ -114,6 +128,7 @@ impl Context {
         }
         let mut config = self.enter()?;
         config.registries = RegistrySettings::from_variables(|name| std::env::var_os(name));
+        config.registries.credentials.authfile.clone_from(&self.authfile);
         let engine = Engine::open(config)?;
         if let Some(why) = engine.untold_limit() {
             self.warn(why);

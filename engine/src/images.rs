@@ -3,14 +3,19 @@
 //! The registry client moves verified bytes, the store keeps and unpacks them; this module joins the two with one
 //! thread a layer and says what happens as typed events. What a progress bar looks like is the command line's affair.
 
+mod copy;
 mod download;
+mod lists;
 mod login;
 mod pull;
 mod push;
+mod referrers;
 mod settings;
 mod workers;
 
+pub use copy::{Copied, CopyRequest, Place, PlaceError, Platforms};
 pub use login::LoginRequest;
+pub use referrers::AttachRequest;
 pub use settings::RegistrySettings;
 
 use oci::{Digest, Platform, Reference};
@@ -141,6 +146,41 @@ pub enum PushState {
     /// The registry had it: docker's `Layer already exists`.
     AlreadyExists,
     /// The registry took it over from another repository: docker's `Mounted from library/x`.
+    Mounted {
+        /// The other repository.
+        from: String,
+    },
+}
+
+/// What happens during a copy, in this order: Blobs, Blob…, and Warning at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyEvent {
+    /// What there is to copy.
+    Blobs(Vec<LayerInfo>),
+    /// Something happened to one of them.
+    Blob {
+        /// [`LayerInfo::id`].
+        id: String,
+        /// What.
+        state: CopyState,
+    },
+    /// A registry has something to say to the user.
+    Warning(String),
+}
+
+/// Where a blob of a copy stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyState {
+    /// On its way.
+    Copying {
+        /// Bytes so far.
+        done_bytes: u64,
+    },
+    /// It is where it was to go.
+    Copied,
+    /// It was there.
+    AlreadyExists,
+    /// The registry took it over from another of its repositories.
     Mounted {
         /// The other repository.
         from: String,

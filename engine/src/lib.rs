@@ -36,8 +36,8 @@ pub use error::{EngineError, Result};
 pub use exec::{ExecHandle, ExecRecord, ExecSpec};
 pub use hidden::hidden_mode;
 pub use images::{
-    LayerInfo, LoginRequest, PullEvent, PullRequest, PullState, Pulled, PushEvent, PushRequest, PushState, Pushed,
-    RegistrySettings,
+    AttachRequest, Copied, CopyEvent, CopyRequest, CopyState, LayerInfo, LoginRequest, Place, PlaceError, Platforms,
+    PullEvent, PullRequest, PullState, Pulled, PushEvent, PushRequest, PushState, Pushed, RegistrySettings,
 };
 pub use lifecycle::{ExitStatus, Started, TopTable, WaitCondition};
 pub use list::{ContainerSummary, ListFilter};

@@ -29,6 +29,7 @@ mod error;
 mod helper;
 mod http;
 mod proxy;
+mod referrers;
 mod registry;
 mod rules;
 mod tls;

@@ -178,7 +178,8 @@ impl Registry {
         })
     }
 
-    /// Stores a manifest or index under the reference's tag (or digest).
+    /// Stores a manifest or index under the reference's tag (or digest). One that refers to an image is entered into the list
+    /// of those that do, where the registry does not keep it.
     pub fn push_manifest(
         &self,
         reference: &Reference,
@@ -205,10 +206,16 @@ impl Registry {
         let digest = reference.digest().map_or_else(|| Ok(Digest::sha256(bytes)), |d| check_digest(d, bytes));
         let digest = digest.map_err(fail)?;
         let stored = answer.headers.get("docker-content-digest").and_then(|v| v.to_str().ok()?.parse().ok());
-        match stored {
-            Some(actual) if actual != digest => Err(fail(Cause::Digest { expected: digest, actual })),
-            _ => Ok(digest),
+        if let Some(actual) = stored.filter(|actual| *actual != digest) {
+            return Err(fail(Cause::Digest { expected: digest, actual }));
         }
+        if let (false, Ok(Document::Manifest(manifest))) =
+            (answer.headers.contains_key("oci-subject"), Document::parse(bytes, Some(media_type)))
+        {
+            let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            self.note_referrer(reference, &manifest, Descriptor::new(media_type, digest.clone(), size))?;
+        }
+        Ok(digest)
     }
 
     /// The repository's tags, at most 10,000.
@@ -505,7 +512,7 @@ pub(crate) fn check_digest(expected: &Digest, bytes: &[u8]) -> Result<Digest, Ca
 }
 
 /// `Link: </v2/…>; rel="next"`.
-fn next_page(answer: &Answer) -> Option<Uri> {
+pub(crate) fn next_page(answer: &Answer) -> Option<Uri> {
     let link = answer.headers.get(header::LINK)?.to_str().ok()?;
     let (target, rest) = link.trim_start().strip_prefix('<')?.split_once('>')?;
     rest.contains("next").then(|| url::resolve(&answer.url, target)).flatten()

@@ -5,6 +5,7 @@ use crate::context::{Context, read_stdin};
 use crate::error::CliError;
 use crate::options::{env, units, values};
 use crate::output::build_view::BuildView;
+use crate::output::transfer::Show;
 use builder::{
     BuildError, BuildNetwork, BuildRequest, Containerfile, FetchedContext, GitContext, NamedContext, PullPolicy, Secret,
     SshAgent,
@@ -142,7 +143,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
         view.built(&built, &request.tags);
     }
     for reference in request.tags.into_iter().filter(|_| args.push) {
-        push::push(context, PushRequest { reference, tls_verify: true }, quiet)?;
+        push::push(context, PushRequest { reference, tls_verify: true }, Show::lines(quiet))?;
     }
     Ok(ExitCode::SUCCESS)
 }

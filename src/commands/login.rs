@@ -2,6 +2,7 @@
 
 use crate::context::{Context, read_stdin};
 use crate::error::CliError;
+use crate::options::registry::RegistryOptions;
 use crate::terminal::prompt;
 use clap::Parser;
 use engine::{Kept, LoginRequest};
@@ -20,10 +21,8 @@ pub(crate) struct Args {
     /// Read the password from standard input
     #[arg(long)]
     password_stdin: bool,
-    /// Accept only a registry that proves who it is
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_value = "true", default_missing_value = "true")]
-    tls_verify: bool,
+    #[command(flatten)]
+    registry: RegistryOptions,
     /// User name
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
@@ -33,12 +32,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
+    let tls_verify = args.registry.apply(context);
     let registry = args.server.clone().unwrap_or_else(|| DEFAULT_REGISTRY.to_owned());
     let (username, password) = credentials(&args, &registry, context)?;
     if username.is_empty() || password.is_empty() {
         return Err(CliError::new(if username.is_empty() { "username is empty" } else { "password is empty" }));
     }
-    let request = LoginRequest { registry, username, password, tls_verify: args.tls_verify };
+    let request = LoginRequest { registry, username, password, tls_verify };
     let kept_in = context.engine()?.login(&request)?;
     if let Kept::File(file) = &kept_in {
         context.say(format_args!(

@@ -26,6 +26,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("builder", "Manage the build cache"),
     ("container", "Manage containers"),
     ("image", "Manage images"),
+    ("manifest", "Manage manifests and manifest lists"),
     ("network", "Manage networks"),
     ("system", "Manage the engine"),
     ("volume", "Manage volumes"),
@@ -66,6 +67,7 @@ commands! {
     info ["info", "system info"] Anywhere true;
     attach ["attach", "container attach"] Anywhere false;
     create ["create", "container create"] First false;
+    copy ["copy", "image copy"] Anywhere false;
     history ["history", "image history"] Anywhere false;
     import ["import", "image import"] Anywhere false;
     inspect ["inspect"] Anywhere false;
@@ -81,6 +83,7 @@ commands! {
     rm ["rm", "container rm", "container remove"] Anywhere false;
     rmi ["rmi", "image rm", "image remove"] Anywhere false;
     save ["save", "image save"] Anywhere false;
+    search ["search"] Anywhere false;
     start ["start", "container start"] Anywhere false;
     stop ["stop", "container stop"] Anywhere false;
     tag ["tag", "image tag"] Anywhere false;
@@ -92,6 +95,11 @@ commands! {
     completion ["completion"] Anywhere false;
     container_prune ["container prune"] Anywhere false;
     image_prune ["image prune"] Anywhere false;
+    referrers ["image referrers"] Anywhere false;
+    manifest_create ["manifest create"] Anywhere false;
+    manifest_inspect ["manifest inspect"] Anywhere false;
+    manifest_push ["manifest push"] Anywhere false;
+    manifest_rm ["manifest rm"] Anywhere false;
     network_ls ["network ls", "network list"] Anywhere false;
     network_inspect ["network inspect"] Anywhere false;
     system_check ["system check"] Anywhere false;

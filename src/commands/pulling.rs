@@ -3,18 +3,18 @@
 use crate::context::{Context, with_exit_code};
 use crate::error::{CliError, ENGINE_FAILED};
 use crate::options::container::ContainerOptions;
-use crate::output::transfer::PullView;
+use crate::output::transfer::{PullView, Show};
 use engine::{ContainerSpec, Created, PullRequest, Pulled};
 use oci::{Platform, Reference};
 use std::io::Write;
 
 /// Fetches an image and shows how it goes on, on standard error or, for `ctr pull`, on standard output.
-pub(crate) fn pull(context: &Context, request: &PullRequest, quiet: bool, to_stdout: bool) -> Result<Pulled, CliError> {
+fn pull(context: &Context, request: &PullRequest, show: Show) -> Result<Pulled, CliError> {
     let engine = context.engine()?;
-    let view = PullView::new(context, quiet, to_stdout);
+    let view = PullView::new(context, show);
     let result = engine.pull(request, &|event| view.event(&event));
     view.finish();
-    Ok(result?)
+    Ok(result.inspect_err(|error| view.failed(error))?)
 }
 
 /// The names to look for an image by: what was typed, or what a short name stands for by `registries.conf`.
@@ -27,12 +27,11 @@ pub(crate) fn names(context: &Context, typed: &str) -> Result<Vec<String>, CliEr
 pub(crate) fn pull_first(
     context: &Context,
     requests: Vec<PullRequest>,
-    quiet: bool,
-    to_stdout: bool,
+    show: Show,
 ) -> Result<(PullRequest, Pulled), CliError> {
     let mut last = CliError::new("invalid reference format: the name is empty");
     for request in requests {
-        match pull(context, &request, quiet, to_stdout) {
+        match pull(context, &request, show) {
             Ok(pulled) => return Ok((request, pulled)),
             Err(error) => last = error,
         }
@@ -56,9 +55,10 @@ pub(crate) fn create_or_pull(
     let failed = |e: CliError| e.with_code(ENGINE_FAILED);
     let cidfile = options.cidfile.as_ref().map(|path| CidFile::new(path)).transpose().map_err(failed)?;
     let mut spec = spec.clone();
+    let show = Show { to_stdout: false, ..Show::lines(options.quiet) };
     let fetch = |names: &[String]| -> Result<String, CliError> {
         let requests = names.iter().map(|name| request(name, options.platform.as_deref()));
-        let (request, pulled) = pull_first(context, requests.collect::<Result<_, _>>()?, options.quiet, false)?;
+        let (request, pulled) = pull_first(context, requests.collect::<Result<_, _>>()?, show)?;
         if !options.quiet {
             context.say(format_args!("Digest: {}", pulled.digest));
             context.say(status(&request, &pulled));

@@ -6,5 +6,6 @@ mod container_spec;
 pub(crate) mod env;
 pub(crate) mod filter;
 pub(crate) mod mount;
+pub(crate) mod registry;
 pub(crate) mod units;
 pub(crate) mod values;

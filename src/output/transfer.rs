@@ -2,11 +2,43 @@
 
 use super::units;
 use crate::context::Context;
-use engine::{LayerInfo, PullEvent, PullState, PushEvent, PushState};
+use engine::{CopyEvent, CopyState, LayerInfo, PullEvent, PullState, PushEvent, PushState};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// `--progress`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProgressKind {
+    /// Bars on a terminal, lines elsewhere.
+    #[default]
+    Auto,
+    /// Lines.
+    Plain,
+    /// One object a line, as docker's API sends them.
+    Json,
+}
+
+/// What of a transfer is shown, and where.
+#[derive(Clone, Copy)]
+pub(crate) struct Show {
+    /// Nothing.
+    pub(crate) quiet: bool,
+    /// On standard output, where people look for what `pull` and `push` say; else on standard error.
+    pub(crate) to_stdout: bool,
+    /// In which form.
+    pub(crate) kind: ProgressKind,
+}
+
+impl Show {
+    /// As `pull` and `push` do unless told otherwise.
+    pub(crate) fn lines(quiet: bool) -> Show {
+        Show { quiet, to_stdout: true, kind: ProgressKind::Auto }
+    }
+}
 
 /// Where lines go.
 #[derive(Clone, Copy, PartialEq)]
@@ -19,6 +51,8 @@ enum Mode {
     Stdout,
     /// Plain lines to standard error.
     Stderr,
+    /// Objects to standard output.
+    Json,
 }
 
 /// The bars of a transfer's layers.
@@ -31,15 +65,23 @@ struct Bars {
 struct Layer {
     bar: ProgressBar,
     state: String,
+    /// When its progress was last told to a program.
+    told: Option<Instant>,
 }
 
+/// Programs hear of each layer this often at most.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
 impl Bars {
-    fn new(context: &Context, quiet: bool, to_stdout: bool) -> Bars {
-        let mode = match (quiet, context.draws_progress() && (!to_stdout || context.width().is_some()), to_stdout) {
-            (true, ..) => Mode::Quiet,
-            (_, true, _) => Mode::Bars,
-            (.., true) => Mode::Stdout,
-            (.., false) => Mode::Stderr,
+    fn new(context: &Context, show: Show) -> Bars {
+        let Show { quiet, to_stdout, kind } = show;
+        let draws = || context.draws_progress() && (!to_stdout || context.width().is_some());
+        let mode = match kind {
+            _ if quiet => Mode::Quiet,
+            ProgressKind::Json => Mode::Json,
+            ProgressKind::Auto if draws() => Mode::Bars,
+            _ if to_stdout => Mode::Stdout,
+            _ => Mode::Stderr,
         };
         let target =
             if mode == Mode::Bars { ProgressDrawTarget::stderr_with_hz(15) } else { ProgressDrawTarget::hidden() };
@@ -53,7 +95,21 @@ impl Bars {
             Mode::Bars => self.all.println(text),
             Mode::Stdout => writeln!(std::io::stdout(), "{text}"),
             Mode::Stderr => writeln!(std::io::stderr(), "{text}"),
+            Mode::Json => writeln!(std::io::stdout(), "{}", json!({ "status": text })),
         };
+    }
+
+    /// An object for a program.
+    fn tell(&self, object: &Value) {
+        let _ = writeln!(std::io::stdout(), "{object}");
+    }
+
+    /// The transfer failed: for programs. People read it on standard error.
+    fn failed(&self, error: &dyn std::fmt::Display) {
+        if self.mode == Mode::Json {
+            let text = error.to_string();
+            self.tell(&json!({ "errorDetail": { "message": text }, "error": text }));
+        }
     }
 
     fn layers(&self, list: &[LayerInfo], first: &str) {
@@ -66,7 +122,7 @@ impl Bars {
             bar.set_style(plain());
             bar.set_prefix(info.id.clone());
             bar.set_message(first.to_owned());
-            layers.insert(info.id.clone(), Layer { bar, state: String::new() });
+            layers.insert(info.id.clone(), Layer { bar, state: String::new(), told: None });
         }
     }
 
@@ -76,6 +132,7 @@ impl Bars {
         let layer = layers.entry(id.to_owned()).or_insert_with(|| Layer {
             bar: self.all.add(ProgressBar::new(0).with_style(plain()).with_prefix(id.to_owned())),
             state: String::new(),
+            told: None,
         });
         if layer.state == words {
             return;
@@ -89,6 +146,8 @@ impl Bars {
             } else {
                 layer.bar.tick();
             }
+        } else if self.mode == Mode::Json {
+            self.tell(&json!({ "status": words, "progressDetail": {}, "id": id }));
         } else {
             drop(layers);
             self.line(&format!("{id}: {words}"));
@@ -97,11 +156,20 @@ impl Bars {
 
     /// How far a layer has come.
     fn progress(&self, id: &str, words: &str, done: u64, total: Option<u64>) {
-        if self.mode != Mode::Bars {
+        if !matches!(self.mode, Mode::Bars | Mode::Json) {
             return;
         }
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(layer) = layers.get_mut(id) else { return };
+        if self.mode == Mode::Json {
+            if layer.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                layer.told = Some(Instant::now());
+                let total = total.or(layer.bar.length());
+                let detail = json!({ "current": done, "total": total });
+                self.tell(&json!({ "status": words, "progressDetail": detail, "id": id }));
+            }
+            return;
+        }
         if layer.state != words {
             layer.state = words.to_owned();
             layer.bar.set_style(moving());
@@ -130,7 +198,7 @@ fn plain() -> ProgressStyle {
 }
 
 fn moving() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}: {msg:32} [{bar:30}]")
+    ProgressStyle::with_template("{prefix}: {msg:32} [{bar:20}] {bytes_per_sec:>12} {eta:>4}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
@@ -140,8 +208,8 @@ pub(crate) struct PullView(Bars);
 
 impl PullView {
     /// For `ctr pull` on standard output, for other commands on standard error.
-    pub(crate) fn new(context: &Context, quiet: bool, to_stdout: bool) -> PullView {
-        PullView(Bars::new(context, quiet, to_stdout))
+    pub(crate) fn new(context: &Context, show: Show) -> PullView {
+        PullView(Bars::new(context, show))
     }
 
     /// Shows an event.
@@ -165,6 +233,11 @@ impl PullView {
     pub(crate) fn finish(&self) {
         self.0.finish();
     }
+
+    /// Tells a program why there is no more.
+    pub(crate) fn failed(&self, error: &dyn std::fmt::Display) {
+        self.0.failed(error);
+    }
 }
 
 /// A push's progress.
@@ -172,8 +245,8 @@ pub(crate) struct PushView(Bars);
 
 impl PushView {
     /// On standard output.
-    pub(crate) fn new(context: &Context, quiet: bool) -> PushView {
-        PushView(Bars::new(context, quiet, true))
+    pub(crate) fn new(context: &Context, show: Show) -> PushView {
+        PushView(Bars::new(context, show))
     }
 
     /// Shows an event.
@@ -200,5 +273,44 @@ impl PushView {
     /// Leaves the bars as they are.
     pub(crate) fn finish(&self) {
         self.0.finish();
+    }
+
+    /// Tells a program why there is no more.
+    pub(crate) fn failed(&self, error: &dyn std::fmt::Display) {
+        self.0.failed(error);
+    }
+}
+
+/// A copy's progress.
+pub(crate) struct CopyView(Bars);
+
+impl CopyView {
+    /// On standard output.
+    pub(crate) fn new(context: &Context, show: Show) -> CopyView {
+        CopyView(Bars::new(context, show))
+    }
+
+    /// Shows an event.
+    pub(crate) fn event(&self, event: &CopyEvent) {
+        match event {
+            CopyEvent::Blobs(list) => self.0.layers(list, "Waiting"),
+            CopyEvent::Warning(text) => self.0.line(&format!("WARNING: {text}")),
+            CopyEvent::Blob { id, state } => match state {
+                CopyState::Copying { done_bytes } => self.0.progress(id, "Copying", *done_bytes, None),
+                CopyState::Copied => self.0.state(id, "Copied", true),
+                CopyState::AlreadyExists => self.0.state(id, "Already exists", true),
+                CopyState::Mounted { from } => self.0.state(id, &format!("Mounted from {from}"), true),
+            },
+        }
+    }
+
+    /// Leaves the bars as they are.
+    pub(crate) fn finish(&self) {
+        self.0.finish();
+    }
+
+    /// Tells a program why there is no more.
+    pub(crate) fn failed(&self, error: &dyn std::fmt::Display) {
+        self.0.failed(error);
     }
 }

@@ -41,6 +41,7 @@ mod types;
 mod usage;
 mod volumes;
 
+pub use archive::{ArchiveWriter, ImageArchive, choose_image};
 pub use check::Finding;
 pub use error::StoreError;
 pub use id::new_id;

@@ -27,15 +27,15 @@ const MAX_LINKS: usize = 8;
 /// Layers taken in side by side.
 const MAX_THREADS: usize = 4;
 /// Annotations that may hold an image's whole name.
-const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+pub(super) const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct DockerEntry {
-    config: String,
-    repo_tags: Option<Vec<String>>,
+pub(super) struct DockerEntry {
+    pub(super) config: String,
+    pub(super) repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    layers: Vec<String>,
+    pub(super) layers: Vec<String>,
 }
 
 enum Entry {
@@ -68,7 +68,7 @@ impl Store {
     }
 }
 
-fn bad(why: impl Into<String>) -> StoreError {
+pub(super) fn bad(why: impl Into<String>) -> StoreError {
     StoreError::BadArchive(why.into())
 }
 
@@ -137,7 +137,7 @@ fn take_in_layers(store: &Store, spool: &Spool, manifest: &Manifest, config: &Im
     })
 }
 
-fn blob_name(digest: &Digest) -> String {
+pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
@@ -301,7 +301,7 @@ fn is_image(manifest: &Manifest) -> bool {
 }
 
 /// An entry's name without `.`, `..` and empty parts, so that `./a/../b` and `b` are one.
-fn normal(name: &str) -> String {
+pub(super) fn normal(name: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in name.split('/') {
         match part {
@@ -314,7 +314,7 @@ fn normal(name: &str) -> String {
 }
 
 /// A symbolic link's target, relative to the folder of the link.
-fn beside(link: &str, target: &str) -> String {
+pub(super) fn beside(link: &str, target: &str) -> String {
     let folder = link.rsplit_once('/').map_or("", |(folder, _)| folder);
     if target.starts_with('/') { normal(target) } else { normal(&format!("{folder}/{target}")) }
 }

@@ -1,8 +1,12 @@
 //! Images as files: docker archives, OCI archives, and plain root file systems.
 
+mod file;
 mod import;
 mod load;
 mod save;
+
+pub use file::{ImageArchive, choose as choose_image};
+pub use save::ArchiveWriter;
 
 use crate::compression::{Digesting, ParallelGzip};
 use crate::{Scratch, Store, StoreError};

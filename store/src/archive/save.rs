@@ -3,10 +3,10 @@
 
 use super::Result;
 use crate::{ArchiveFormat, Image, Store, StoreError};
-use oci::{Descriptor, Digest, Document, Index, Manifest, MediaType, Reference};
+use oci::{Descriptor, Document, Index, Manifest, MediaType, Reference};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Where containerd and docker look for the whole name.
@@ -26,35 +26,22 @@ struct DockerEntry {
 impl Store {
     /// Writes images as an archive. An image asked for by a name is saved under that name alone, by id under all it has.
     pub fn save(&self, names: &[&str], format: ArchiveFormat, out: &mut dyn Write) -> Result<()> {
-        let mut archive = Archive { tar: tar::Builder::new(out), written: BTreeSet::new() };
-        let (mut descriptors, mut entries) = (Vec::new(), Vec::new());
+        let mut archive = ArchiveWriter::new(out);
         for name in names {
             let image = self.image(name)?;
-            let tags = tags_for(name, &image);
+            let tags: Vec<String> = tags_for(name, &image).iter().map(Reference::to_string).collect();
             let (descriptor, bytes) = self.manifest_of(&image)?;
             let Document::Manifest(manifest) = Document::parse(&bytes, Some(&descriptor.media_type))? else {
                 return Err(StoreError::BadImage { image: (*name).to_owned(), why: "its manifest is an index".into() });
             };
-            archive.blob(self, &manifest.config)?;
-            for layer in &manifest.layers {
-                archive.blob(self, layer)?;
+            for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
+                archive.blob(blob, &mut self.blob(&blob.digest)?)?;
             }
-            archive.file(&blob_name(&descriptor.digest), &bytes)?;
-            descriptors.extend(named_descriptors(&descriptor, &tags));
-            entries.push(docker_entry(&manifest, &tags));
+            archive.blob(&descriptor, &mut bytes.as_slice())?;
+            archive.entry(&descriptor, Some(&manifest), &tags)?;
         }
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(MediaType::OCI_INDEX.to_owned()),
-            manifests: descriptors,
-            annotations: BTreeMap::new(),
-        };
-        archive.file("index.json", &json(&index)?)?;
-        if format == ArchiveFormat::Docker {
-            archive.file("manifest.json", &json(&entries)?)?;
-        }
-        archive.file("oci-layout", OCI_LAYOUT)?;
-        archive.tar.finish().map_err(broken)
+        archive.finish(format)?;
+        Ok(())
     }
 }
 
@@ -66,33 +53,6 @@ fn tags_for(asked: &str, image: &Image) -> Vec<Reference> {
     }
 }
 
-fn docker_entry(manifest: &Manifest, tags: &[Reference]) -> DockerEntry {
-    let tags: Vec<String> = tags.iter().map(Reference::familiar).collect();
-    DockerEntry {
-        config: blob_name(&manifest.config.digest),
-        repo_tags: (!tags.is_empty()).then_some(tags),
-        layers: manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect(),
-    }
-}
-
-/// The manifest once a name; once without where there is none.
-fn named_descriptors(descriptor: &Descriptor, tags: &[Reference]) -> Vec<Descriptor> {
-    if tags.is_empty() {
-        return vec![descriptor.clone()];
-    }
-    let named = |tag: &Reference| {
-        let mut descriptor = descriptor.clone();
-        descriptor.annotations.insert(NAME.to_owned(), tag.to_string());
-        descriptor.annotations.insert(REF_NAME.to_owned(), tag.to_string());
-        descriptor
-    };
-    tags.iter().map(named).collect()
-}
-
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
-}
-
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| StoreError::BadArchive(e.to_string()))
 }
@@ -101,29 +61,77 @@ fn broken(error: io::Error) -> StoreError {
     StoreError::io("write", "the archive")(error)
 }
 
-struct Archive<'a> {
-    tar: tar::Builder<&'a mut dyn Write>,
+/// An archive that is being written: blobs in any order, then its table of contents.
+pub struct ArchiveWriter<W: Write> {
+    tar: tar::Builder<W>,
     written: BTreeSet<String>,
+    index: Vec<Descriptor>,
+    docker: Vec<DockerEntry>,
 }
 
-impl Archive<'_> {
-    /// Adds a blob of the store, once.
-    fn blob(&mut self, store: &Store, blob: &Descriptor) -> Result<()> {
-        let name = blob_name(&blob.digest);
-        if !self.written.insert(name.clone()) {
-            return Ok(());
+impl<W: Write> ArchiveWriter<W> {
+    /// An empty one.
+    pub fn new(out: W) -> ArchiveWriter<W> {
+        ArchiveWriter { tar: tar::Builder::new(out), written: BTreeSet::new(), index: Vec::new(), docker: Vec::new() }
+    }
+
+    /// Adds a blob, once. `content` is what the descriptor says: the caller sees to that.
+    pub fn blob(&mut self, blob: &Descriptor, content: &mut dyn Read) -> Result<()> {
+        self.append(&super::load::blob_name(&blob.digest), blob.size, content)
+    }
+
+    /// Lists a manifest or index under each of its names, or under none. `manifest` is what it says, if it is one.
+    pub fn entry(&mut self, descriptor: &Descriptor, manifest: Option<&Manifest>, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            self.index.push(descriptor.clone());
         }
-        let mut file = store.blob(&blob.digest)?;
-        let size = file.metadata().map_err(StoreError::io("read", &name))?.len();
-        let mut header = header(size);
-        self.tar.append_data(&mut header, &name, &mut file).map_err(broken)
+        for name in names {
+            let mut named = descriptor.clone();
+            named.annotations.insert(REF_NAME.to_owned(), name.clone());
+            if name.contains([':', '/']) {
+                named.annotations.insert(NAME.to_owned(), name.clone());
+            }
+            self.index.push(named);
+        }
+        if let Some(manifest) = manifest {
+            let tags: Vec<String> =
+                names.iter().filter_map(|name| Some(name.parse::<Reference>().ok()?.familiar())).collect();
+            let blob_name = super::load::blob_name;
+            self.docker.push(DockerEntry {
+                config: blob_name(&manifest.config.digest),
+                repo_tags: (!tags.is_empty()).then_some(tags),
+                layers: manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes the table of contents.
+    pub fn finish(mut self, format: ArchiveFormat) -> Result<W> {
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(MediaType::OCI_INDEX.to_owned()),
+            manifests: std::mem::take(&mut self.index),
+            annotations: BTreeMap::new(),
+        };
+        self.file("index.json", &json(&index)?)?;
+        if format == ArchiveFormat::Docker {
+            let entries = json(&self.docker)?;
+            self.file("manifest.json", &entries)?;
+        }
+        self.file("oci-layout", OCI_LAYOUT)?;
+        self.tar.into_inner().map_err(broken)
     }
 
     fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.append(name, bytes.len() as u64, &mut &*bytes)
+    }
+
+    fn append(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()> {
         if !self.written.insert(name.to_owned()) {
             return Ok(());
         }
-        self.tar.append_data(&mut header(bytes.len() as u64), name, bytes).map_err(broken)
+        self.tar.append_data(&mut header(size), name, content).map_err(broken)
     }
 }
 
