@@ -109,6 +109,7 @@ fn shown(value: Option<&str>) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// None: the step changed nothing.
+    #[serde(default)]
     pub(crate) diff_id: Option<Digest>,
     /// When it was made, RFC 3339.
     pub(crate) created: String,

@@ -63,6 +63,12 @@ pub enum BuildError {
         /// What to do.
         hint: Option<String>,
     },
+    /// The result, or the cache, could not be written where it was asked for.
+    #[error("{message}")]
+    Output {
+        /// What is wrong.
+        message: String,
+    },
     /// No recipe to build from.
     #[error("{message}")]
     NoContainerfile {
@@ -99,7 +105,10 @@ impl BuildError {
         match self {
             BuildError::Containerfile { at, .. } => at.as_ref(),
             BuildError::Run { at, .. } | BuildError::Step { at, .. } => Some(at),
-            BuildError::NoContainerfile { .. } | BuildError::Context { .. } | BuildError::Io { .. } => None,
+            BuildError::NoContainerfile { .. }
+            | BuildError::Output { .. }
+            | BuildError::Context { .. }
+            | BuildError::Io { .. } => None,
         }
     }
 

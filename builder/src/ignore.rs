@@ -3,12 +3,14 @@
 //! Not gitignore's rules: a pattern is always anchored at the context's root, `*` stops at `/`, `**` does not, and
 //! the last match wins. What lies under a matched folder is matched with it, unless a later `!` re-admits it.
 
-use std::path::Path;
+use crate::step_error::{StepError, StepResult};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// More rules than any real ignore file has.
 const MAX_RULES: usize = 10_000;
 /// The longest ignore file read, in bytes.
-pub(crate) const MAX_IGNORE_FILE_BYTES: u64 = 1 << 20;
+const MAX_IGNORE_FILE_BYTES: u64 = 1 << 20;
 
 /// Why an ignore file is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -222,6 +224,43 @@ fn parse_class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<G
         let high = if chars.next_if_eq(&'-').is_some() { one(chars)? } else { low };
         ranges.push((low, high));
     }
+}
+
+/// Whether an ignore file of this text hides a path of its context; None where the text is no ignore file.
+pub fn ignores(rules: &str, path: &Path) -> Option<bool> {
+    let clean: PathBuf = path.components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
+    IgnoreRules::parse(rules).ok().map(|rules| rules.ignores(&clean))
+}
+
+/// The rules of a context: of the file beside the recipe, else of the context's own.
+pub(crate) fn ignore_rules(context: &Path, containerfile: Option<&Path>) -> StepResult<IgnoreRules> {
+    let beside = containerfile.map(|path| {
+        let mut name = path.to_owned().into_os_string();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    let in_context = [".containerignore", ".dockerignore"].map(|name| context.join(name));
+    for path in beside.into_iter().chain(in_context) {
+        let Some(text) = read_ignore_file(&path)? else { continue };
+        return IgnoreRules::parse(&text).map_err(|error| StepError::wrong(format!("{}: {error}", path.display())));
+    }
+    Ok(IgnoreRules::default())
+}
+
+fn read_ignore_file(path: &Path) -> StepResult<Option<String>> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(StepError::io("read", path, error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_IGNORE_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| StepError::io("read", path, e))?;
+    if bytes.len() as u64 > MAX_IGNORE_FILE_BYTES {
+        return Err(StepError::wrong(format!("{} is larger than {MAX_IGNORE_FILE_BYTES} bytes", path.display())));
+    }
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod error;
 mod event;
 mod execute;
 mod expand;
+mod export;
 mod fetch;
 mod ignore;
 mod instruction;
@@ -23,6 +24,8 @@ mod named_context;
 mod parser;
 mod paths;
 mod plan;
+mod recipe;
+mod remote_cache;
 mod request;
 mod secret;
 mod step_error;
@@ -30,21 +33,41 @@ mod tree;
 
 pub use error::{BuildError, SourceLine};
 pub use event::{BuildEvent, OutputStream, StepId, Warning};
+pub use export::{export_files, export_tar};
 pub use fetch::{FetchedContext, GitContext, fetch_stream, fetch_url, is_url};
+pub use ignore::ignores;
 pub use named_context::{ContextParseError, NamedContext};
+pub use recipe::{Argument, Recipe, Stage, Summary, check};
+pub use remote_cache::{CacheOrigin, CacheParseError, CacheRecord, CacheTarget, export_cache};
 pub use request::{BuildNetwork, BuildRequest, Containerfile, PullPolicy};
 pub use secret::{Secret, SecretParseError, SecretSource, SshAgent};
 
-use oci::Digest;
+use ignore::ignore_rules;
+use oci::{Digest, Platform};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// The image's id: the digest of its config.
     pub image_id: Digest,
+    /// The store had no such image before.
+    pub is_new: bool,
+    /// The layers' folders, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// What it is for.
+    pub platform: Platform,
+    /// What the steps made, for [`export_cache`].
+    pub cache: Vec<CacheRecord>,
+    /// Those of its manifest.
+    pub annotations: BTreeMap<String, String>,
     /// Everything that was worth a warning, in the order of the Containerfile. Each went out as an event too.
     pub warnings: Vec<Warning>,
 }
+
+/// Who looks at a failed step.
+pub type Debugger<'a> = &'a (dyn Fn(&engine::StepRequest) + Sync);
 
 /// Builds the image `request` describes in `engine`'s store. `events` is called from several threads,
 /// as things happen; it should return quickly.
@@ -55,41 +78,25 @@ pub fn build(
     request: &BuildRequest,
     events: &(dyn Fn(BuildEvent) + Sync),
 ) -> Result<Built, BuildError> {
+    build_and_debug(engine, request, events, None)
+}
+
+/// The same; a RUN that fails is handed to `debug` before what it left is thrown away: with a shell as its program, the
+/// step's environment, folder, user and mounts.
+pub fn build_and_debug(
+    engine: &engine::Engine,
+    request: &BuildRequest,
+    events: &(dyn Fn(BuildEvent) + Sync),
+    debug: Option<Debugger<'_>>,
+) -> Result<Built, BuildError> {
     let (plan, mut warnings) = understand(request)?;
     for warning in &warnings {
         events(BuildEvent::Warning(warning.clone()));
     }
-    let (image_id, more) = execute::Build::new(engine, request, &plan, events).run()?;
-    warnings.extend(more);
-    Ok(Built { image_id, warnings })
-}
-
-/// What a Containerfile says, without building anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recipe {
-    /// Its stages, in order.
-    pub stages: Vec<Stage>,
-    /// What is worth a warning, in its order.
-    pub warnings: Vec<Warning>,
-}
-
-/// A stage of a [`Recipe`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// Its name, else its index.
-    pub name: String,
-    /// It is what a build of this request makes.
-    pub is_target: bool,
-}
-
-/// Reads and checks a recipe: errors as of a build, warnings, stages.
-pub fn check(request: &BuildRequest) -> Result<Recipe, BuildError> {
-    let (plan, warnings) = understand(request)?;
-    let stage = |(index, stage): (usize, &plan::StagePlan)| Stage {
-        name: stage.name.clone().unwrap_or_else(|| index.to_string()),
-        is_target: index == plan.target,
-    };
-    Ok(Recipe { stages: plan.stages.iter().enumerate().map(stage).collect(), warnings })
+    let mut built = execute::Build::new(engine, request, &plan, events, debug).run()?;
+    warnings.append(&mut built.warnings);
+    built.warnings = warnings;
+    Ok(built)
 }
 
 fn understand(request: &BuildRequest) -> Result<(plan::Plan, Vec<Warning>), BuildError> {
@@ -101,7 +108,20 @@ fn understand(request: &BuildRequest) -> Result<(plan::Plan, Vec<Warning>), Buil
         .map(|node| instruction::from_node(node, escape, &document.source))
         .collect::<Result<Vec<_>, _>>()?;
     let mut warnings = instruction::lint(&document, &instructions);
+    // A file that cannot be read is the build's to tell.
+    let rules = ignore_rules(&request.context, request.containerfile.path.as_deref()).unwrap_or_default();
+    let skipped = document.directives.skipped_rules.clone();
+    warnings.extend(instruction::ignored(&document.source, &instructions, &rules, &skipped));
+    let fails = document.directives.warnings_fail;
     let (plan, more) = plan::Plan::new(document, instructions, request)?;
-    warnings.extend(more);
-    Ok((plan, warnings))
+    let is_skipped = |warning: &Warning| skipped.iter().any(|skip| skip == warning.rule || skip == "all");
+    warnings.extend(more.into_iter().filter(|warning| warning.rule.is_empty() || !is_skipped(warning)));
+    match warnings.iter().find(|warning| fails && !warning.rule.is_empty()) {
+        Some(first) => Err(BuildError::Containerfile {
+            message: format!("lint violation found: {first}"),
+            at: None,
+            hint: Some("the check directive of the recipe makes warnings errors".to_owned()),
+        }),
+        None => Ok((plan, warnings)),
+    }
 }

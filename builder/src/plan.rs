@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) escape: char,
     /// ARGs before the first FROM that have a value.
     pub(crate) global_args: BTreeMap<String, String>,
+    /// The ARGs before the first FROM.
+    pub(crate) global_steps: Vec<Located>,
     pub(crate) stages: Vec<StagePlan>,
     /// The stage whose image is the build's.
     pub(crate) target: usize,
@@ -92,6 +94,8 @@ impl Plan {
             escape: directives.escape,
             automatic: platform_args(request),
             global_args: BTreeMap::new(),
+            default_args: BTreeMap::new(),
+            global_steps: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
             contexts: request.contexts.iter().map(|(name, _)| name.clone()).collect(),
@@ -129,6 +133,20 @@ impl Plan {
             }
         }
         needed.into_iter().collect()
+    }
+
+    /// The name of a named context.
+    pub(crate) fn context_name(&self, index: usize) -> &str {
+        self.contexts.get(index).map_or("", String::as_str)
+    }
+
+    /// The target, and the stages it is built on: those whose layers are the image's.
+    pub(crate) fn lineage(&self) -> Vec<usize> {
+        let mut found = vec![self.target];
+        while let Some(Base::Stage(base)) = found.last().and_then(|index| self.stages.get(*index)).map(|s| &s.base) {
+            found.push(*base);
+        }
+        found
     }
 
     /// How steps of a stage are called: its name, else `stage-N` where there are several.
@@ -200,6 +218,9 @@ struct Planner<'a> {
     escape: char,
     automatic: BTreeMap<String, String>,
     global_args: BTreeMap<String, String>,
+    /// The same as if no --build-arg were given.
+    default_args: BTreeMap<String, String>,
+    global_steps: Vec<Located>,
     stages: Vec<StagePlan>,
     warnings: Vec<Warning>,
     contexts: Vec<String>,
@@ -219,6 +240,7 @@ impl Planner<'_> {
                 for (name, default) in names {
                     self.global_arg(name, default.as_deref(), located.span)?;
                 }
+                self.global_steps.push(located);
             }
             (_, true) => {
                 let hint = "begin with FROM; only ARG may stand before it".to_owned();
@@ -247,6 +269,11 @@ impl Planner<'_> {
             (None, Some(default)) => Some(self.expand(default, span)?.0),
             (None, None) => None,
         };
+        if let Some(default) = default {
+            let lookup = |name: &str| self.default_args.get(name).or_else(|| self.automatic.get(name)).cloned();
+            let value = Expander::new(self.escape, &lookup).word(default).unwrap_or_default();
+            self.default_args.insert(name.to_owned(), value);
+        }
         if let Some(value) = value {
             self.global_args.insert(name.to_owned(), value);
         }
@@ -279,6 +306,7 @@ impl Planner<'_> {
                 Some(text.parse::<Platform>().map_err(|e| self.source.error(span, e.to_string()))?)
             }
         };
+        self.warn_of_bad_default(&from.image, span);
         for name in unset {
             let message = format!("FROM argument '{name}' is not declared");
             self.warnings.push(self.source.warning("UndefinedArgInFrom", span, message));
@@ -296,6 +324,17 @@ impl Planner<'_> {
         Ok(StagePlan { name: from.name.clone(), base, platform, from: located.clone(), steps: Vec::new(), is_replaced })
     }
 
+    /// What builds with arguments only should build without.
+    fn warn_of_bad_default(&mut self, image: &str, span: Span) {
+        let lookup = |name: &str| self.default_args.get(name).or_else(|| self.automatic.get(name)).cloned();
+        let by_default = Expander::new(self.escape, &lookup).word(image).unwrap_or_default();
+        let is_stage = self.stages.iter().any(|stage| stage.name.as_deref() == Some(by_default.as_str()));
+        if image.contains('$') && !is_stage && by_default.parse::<oci::Reference>().is_err() {
+            let message = format!("Default value for ARG {image} results in empty or invalid base image name");
+            self.warnings.push(self.source.warning("InvalidDefaultArgInFrom", span, message));
+        }
+    }
+
     fn finish(mut self) -> Result<(Plan, Vec<Warning>), BuildError> {
         if self.stages.is_empty() {
             return Err(BuildError::Containerfile {
@@ -306,8 +345,8 @@ impl Planner<'_> {
         }
         self.warn_of_unused_args();
         let target = self.find_target()?;
-        let Planner { source, escape, global_args, stages, warnings, contexts, .. } = self;
-        Ok((Plan { source, escape, global_args, stages, target, contexts }, warnings))
+        let Planner { source, escape, global_args, global_steps, stages, warnings, contexts, .. } = self;
+        Ok((Plan { source, escape, global_args, global_steps, stages, target, contexts }, warnings))
     }
 
     fn find_target(&self) -> Result<usize, BuildError> {
@@ -333,7 +372,9 @@ impl Planner<'_> {
             .chain(PROXY_ARGS)
             .collect();
         let given = self.request.build_args.iter().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>();
-        let unused: Vec<&str> = given.into_iter().filter(|name| !declared.contains(name)).collect();
+        // BuildKit's own settings, and the one that is an option here too, need no declaration.
+        let is_setting = |name: &&str| name.starts_with("BUILDKIT_") || *name == "SOURCE_DATE_EPOCH";
+        let unused: Vec<&str> = given.into_iter().filter(|n| !declared.contains(n) && !is_setting(n)).collect();
         if !unused.is_empty() {
             let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
             self.warnings.push(Warning { rule: "", message, location: None });

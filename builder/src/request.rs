@@ -1,7 +1,8 @@
 //! What a build is asked for: everything the command line says, already parsed.
 
-use crate::{BuildError, NamedContext, Secret, SshAgent};
+use crate::{BuildError, CacheOrigin, NamedContext, Secret, SshAgent};
 use oci::{Platform, Reference};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,14 @@ pub struct BuildRequest {
     pub contexts: Vec<(String, NamedContext)>,
     /// Agents that `RUN --mount=type=ssh` may ask for, by id.
     pub ssh: Vec<SshAgent>,
+    /// Where other machines' builds kept what their steps made.
+    pub cache_from: Vec<CacheOrigin>,
+    /// False: the result is wanted as files, and no image of it is put into the store.
+    pub makes_image: bool,
+    /// Annotations of the image's manifest. With any, its layers are compressed at once.
+    pub annotations: BTreeMap<String, String>,
+    /// Names of steps begin with the platform: one build of several.
+    pub shows_platform: bool,
     /// Stages that are built anew.
     pub no_cache_filter: Vec<String>,
     /// How many steps may run at once; 0 is no limit.
@@ -67,6 +76,10 @@ impl BuildRequest {
             secrets: Vec::new(),
             contexts: Vec::new(),
             ssh: Vec::new(),
+            cache_from: Vec::new(),
+            makes_image: true,
+            annotations: BTreeMap::new(),
+            shows_platform: false,
             no_cache_filter: Vec::new(),
             jobs: 0,
             shm_size_bytes: None,

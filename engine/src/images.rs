@@ -3,6 +3,7 @@
 //! The registry client moves verified bytes, the store keeps and unpacks them; this module joins the two with one
 //! thread a layer and says what happens as typed events. What a progress bar looks like is the command line's affair.
 
+mod artifact;
 mod copy;
 mod download;
 mod lists;

@@ -29,7 +29,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a RUN step runs, and in what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,8 @@ pub struct StepRequest {
     pub add_hosts: Vec<String>,
     /// Standard input for the program (a here-document); none is /dev/null.
     pub stdin: Option<Vec<u8>>,
+    /// It gets a terminal of its own.
+    pub terminal: bool,
     /// Bytes of /dev/shm; none is the default.
     pub shm_size_bytes: Option<u64>,
     /// Limits of its processes.
@@ -163,6 +165,29 @@ impl Engine {
         cancel: &Cancel,
         output: &mut dyn FnMut(LogStream, &[u8]),
     ) -> Result<ExitStatus> {
+        let options = AttachOptions { stdin: false, stdout: true, stderr: true, size: None };
+        self.with_step(request, options, |mut attached| {
+            let handle = attached.try_clone()?;
+            cancel.within(&handle, || follow(&mut attached, output))?
+        })
+    }
+
+    /// Runs one step in the foreground of a user, who is at the other end of what `session` gets.
+    pub fn attach_step<T>(
+        &self,
+        request: &StepRequest,
+        options: AttachOptions,
+        session: impl FnOnce(Attached) -> T,
+    ) -> Result<T> {
+        self.with_step(request, options, |attached| Ok(session(attached)))
+    }
+
+    fn with_step<T>(
+        &self,
+        request: &StepRequest,
+        options: AttachOptions,
+        work: impl FnOnce(Attached) -> Result<T>,
+    ) -> Result<T> {
         if request.argv.first().is_none_or(String::is_empty) {
             return Err(EngineError::Invalid("a step without a command".to_owned()));
         }
@@ -189,7 +214,7 @@ impl Engine {
             network,
             user_network,
         };
-        let done = run_helper(&helper, cancel, output);
+        let done = start_helper(&helper, options).and_then(work);
         if helper.network.is_some() {
             // Only the row is left; the next command would clear it as well.
             let _later = self.store().release_addresses(&helper.id, None);
@@ -218,24 +243,22 @@ impl Engine {
     }
 }
 
-fn run_helper(helper: &HelperRequest, cancel: &Cancel, output: &mut dyn FnMut(LogStream, &[u8])) -> Result<ExitStatus> {
+fn start_helper(helper: &HelperRequest, options: AttachOptions) -> Result<Attached> {
     let (ours, theirs) = socket_pair()?;
     let (client, their_client) = socket_pair()?;
     let (control, their_control) = socket_pair()?;
-    let mut attached = Attached::new(client, Control::Socket(Arc::new(control)));
-    attached.announce(AttachOptions { stdin: false, stdout: true, stderr: true, size: None })?;
+    let attached = Attached::new(client, Control::Socket(Arc::new(control)));
+    attached.announce(options)?;
     let label: String = helper.id.chars().take(12).collect();
     hidden::start(hidden::STEP, &label, [theirs.as_fd(), their_client.as_fd(), their_control.as_fd()])?;
     drop((theirs, their_client, their_control));
     let gone = |e| EngineError::io("talk to", "the step's helper", e);
     protocol::send_message(ours.as_fd(), helper).map_err(gone)?;
     match protocol::receive_message(ours.as_fd()).map_err(gone)? {
-        Some(HelperReport::Started) => {}
-        Some(HelperReport::Failed(failure)) => return Err(failure.into()),
-        None => return Err(EngineError::Invalid("the step's helper died".to_owned())),
+        Some(HelperReport::Started) => Ok(attached),
+        Some(HelperReport::Failed(failure)) => Err(failure.into()),
+        None => Err(EngineError::Invalid("the step's helper died".to_owned())),
     }
-    let handle = attached.try_clone()?;
-    cancel.within(&handle, || follow(&mut attached, output))?
 }
 
 /// Hands a step's output on until it ends.
@@ -333,7 +356,14 @@ impl Step<'_> {
         let input = SpecInput { config: &config, user, groups: Vec::new(), files: &folder, joined: &[] };
         let (spec, _) = ocispec::build(&input)?;
         self.stubs = Stubs::missing(mounted.as_fd(), &spec);
-        let (stdio, program): (Stdio, Program) = launch::pipes(step.stdin.is_some(), owner)?;
+        let (stdio, pipes) = if step.terminal {
+            // The client's size may be on its way.
+            streams.turn(&[], Some(Instant::now())).map_err(|e| EngineError::io("poll", "the client", e))?;
+            (Stdio::Terminal { size: streams.initial_size() }, None)
+        } else {
+            let (stdio, program) = launch::pipes(step.stdin.is_some(), owner)?;
+            (stdio, Some(program))
+        };
         let mut created = runtime::create(CreateRequest {
             id: &self.request.id,
             spec: &spec,
@@ -349,7 +379,9 @@ impl Step<'_> {
             no_pivot: false,
             no_new_keyring: false,
         })?;
-        streams.set_program(program).map_err(|e| EngineError::io("connect", "the step's streams", e))?;
+        if let Some(program) = pipes.or_else(|| created.console.take().map(Program::Console)) {
+            streams.set_program(program).map_err(|e| EngineError::io("connect", "the step's streams", e))?;
+        }
         if let Some(input) = &step.stdin {
             streams.give_stdin(input);
         }
@@ -416,6 +448,7 @@ fn config(request: &HelperRequest) -> ContainerConfig {
         mounts: step.mounts.iter().map(mount).collect(),
         ..ContainerConfig::default()
     };
+    config.spec.tty = step.terminal;
     config.spec.network = step.network.clone();
     config.spec.add_hosts.clone_from(&step.add_hosts);
     config.spec.shm_size_bytes = step.shm_size_bytes;

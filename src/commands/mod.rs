@@ -112,6 +112,9 @@ commands! {
     volume_rm ["volume rm", "volume remove"] Anywhere false;
 }
 
+mod build_call;
+mod build_output;
+mod build_request;
 mod foreground;
 mod image_names;
 mod inspection;

@@ -47,7 +47,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
 }
 
 /// Writes beside the file and renames: a failure leaves neither half an archive nor the old one lost.
-fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), CliError>) -> Result<(), CliError> {
+pub(super) fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), CliError>) -> Result<(), CliError> {
     let fail = |e: std::io::Error| CliError::io("write", path.display(), &e);
     if path.is_dir() {
         return Err(CliError::new(format!("cannot write {}: it is a directory", path.display())));

@@ -1,5 +1,6 @@
 //! The grammars of flags' values: text in, types of the engine out. No effects but reading the files they name.
 
+pub(crate) mod build_output;
 pub(crate) mod change;
 pub(crate) mod container;
 mod container_spec;

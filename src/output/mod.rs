@@ -1,5 +1,6 @@
 //! How results look: tables, formats, units, progress.
 
+pub(crate) mod build_json;
 pub(crate) mod build_view;
 pub(crate) mod container_rows;
 pub(crate) mod format;

@@ -2,7 +2,8 @@
 
 use crate::images::ImageRow;
 use crate::{Image, Result, Store, StoreError};
-use oci::{Descriptor, Digest, Document, Manifest, MediaType};
+use oci::{Descriptor, Digest, Document, Index, Manifest, MediaType, Platform};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 impl Store {
@@ -28,10 +29,40 @@ impl Store {
         {
             return Ok((descriptor.clone(), bytes));
         }
+        self.make_manifest(image, BTreeMap::new())
+    }
+
+    /// Gives a built image a manifest with these annotations, in the place of any it has.
+    pub fn annotate(&self, image: &Digest, annotations: BTreeMap<String, String>) -> Result<Descriptor> {
+        Ok(self.make_manifest(&self.image(image.as_str())?, annotations)?.0)
+    }
+
+    /// An index of images, each with its platform, and its raw bytes.
+    pub fn index_of(&self, images: &[Image], annotations: &BTreeMap<String, String>) -> Result<(Descriptor, Vec<u8>)> {
+        let mut manifests = Vec::new();
+        for image in images {
+            let mut descriptor = self.manifest_of(image)?.0;
+            descriptor.platform = Some(Platform {
+                architecture: image.config.architecture.clone(),
+                os: image.config.os.clone(),
+                variant: image.config.variant.clone(),
+                ..Platform::default()
+            });
+            manifests.push(descriptor);
+        }
+        let media_type = Some(MediaType::OCI_INDEX.to_owned());
+        let index = Index { schema_version: 2, media_type, manifests, annotations: annotations.clone() };
+        let bytes = serde_json::to_vec(&index)
+            .map_err(|e| StoreError::BadImage { image: "index".to_owned(), why: e.to_string() })?;
+        Ok((Descriptor::of(MediaType::OCI_INDEX, &bytes), bytes))
+    }
+
+    fn make_manifest(&self, image: &Image, annotations: BTreeMap<String, String>) -> Result<(Descriptor, Vec<u8>)> {
         let config = self.small_blob(&image.id)?;
         let config = Descriptor::new(MediaType::OCI_CONFIG, image.id.clone(), config.len() as u64);
         let layers = image.config.rootfs.diff_ids.iter().map(|d| self.layer_blob(d)).collect::<Result<Vec<_>>>()?;
-        let manifest = Manifest::oci(config, layers.into_iter().map(as_oci).collect());
+        let mut manifest = Manifest::oci(config, layers.into_iter().map(as_oci).collect());
+        manifest.annotations = annotations;
         let bytes = serde_json::to_vec(&manifest)
             .map_err(|e| StoreError::BadImage { image: image.id.to_string(), why: e.to_string() })?;
         let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);

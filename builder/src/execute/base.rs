@@ -56,11 +56,23 @@ impl Build<'_> {
             },
             Base::Image(name) => {
                 let (image, was_here) = self.image(name, platform.as_ref(), step)?;
+                self.warn_of_platform(name, &image.config, platform.as_ref(), index);
                 (self.fresh(image.config, image.layers), was_here)
             }
         };
         state.0.escape = self.plan.escape;
         Ok(state)
+    }
+
+    fn warn_of_platform(&self, name: &str, config: &ImageConfig, wanted: Option<&Platform>, stage: usize) {
+        let has = platform_of(config);
+        let wanted = wanted.cloned().unwrap_or_else(Platform::host);
+        if !config.architecture.is_empty() && wanted != has && wanted.rank(&has).is_none() {
+            let message = format!(
+                "Base image {name} was pulled with platform \"{has}\", expected \"{wanted}\" for current build"
+            );
+            self.warn("InvalidBaseImagePlatform", self.plan.stages[stage].from.span, message);
+        }
     }
 
     /// A folder as a root file system: its content is the first layer.
@@ -134,12 +146,7 @@ impl Build<'_> {
             Err(error) => return Err(error.into()),
         };
         // An image of another platform is as good as none, if one was asked for.
-        let has = Platform {
-            architecture: image.config.architecture.clone(),
-            os: image.config.os.clone(),
-            variant: image.config.variant.clone(),
-            ..Platform::default()
-        };
+        let has = platform_of(&image.config);
         if platform.is_some_and(|wanted| wanted.rank(&has).is_none()) {
             return Ok(None);
         }
@@ -192,6 +199,12 @@ impl Build<'_> {
             PullEvent::Warning(text) => step.output(OutputStream::Stderr, format!("{text}\n").as_bytes()),
         }
     }
+}
+
+/// What an image is for.
+fn platform_of(config: &ImageConfig) -> Platform {
+    let (architecture, os, variant) = (config.architecture.clone(), config.os.clone(), config.variant.clone());
+    Platform { architecture, os, variant, ..Platform::default() }
 }
 
 fn scratch_config(platform: Option<&Platform>) -> ImageConfig {

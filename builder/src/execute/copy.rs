@@ -92,6 +92,7 @@ impl Build<'_> {
             && let Ok(record) = serde_json::from_str(&value)
         {
             self.record(&quick, &record)?;
+            self.note_record(quick.key(), &record, position);
         }
         Ok(cached)
     }

@@ -6,6 +6,7 @@ mod base;
 mod cache_mount;
 mod config;
 mod copy;
+mod emulation;
 mod items;
 mod jobs;
 mod layout;
@@ -20,17 +21,17 @@ mod workdir;
 use crate::cache::{Ingredients, Record};
 use crate::error::BuildError;
 use crate::event::{BuildEvent, OutputStream, StepId, Warning};
-use crate::ignore::{IgnoreRules, MAX_IGNORE_FILE_BYTES};
 use crate::plan::Plan;
+use crate::remote_cache::{CacheRecord, Imports};
 use crate::request::BuildRequest;
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{DigestTable, Tree};
+use crate::{Built, Debugger};
 use engine::Cancel;
 use jiff::Timestamp;
-use oci::{Digest, ImageConfig};
+use oci::{Digest, ImageConfig, Platform};
 use state::StageState;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +44,8 @@ pub(crate) struct Build<'a> {
     request: &'a BuildRequest,
     plan: &'a Plan,
     events: &'a (dyn Fn(BuildEvent) + Sync),
+    /// One step at a time is looked at.
+    debug: Option<Mutex<Debugger<'a>>>,
     /// Finished stages. The lock is held while a stage is built.
     stages: Vec<Mutex<Option<Arc<StageState>>>>,
     context: OnceLock<Arc<Tree>>,
@@ -54,6 +57,10 @@ pub(crate) struct Build<'a> {
     warnings: Mutex<Vec<Warning>>,
     /// Base images found or pulled, by name and platform: each is fetched once.
     images: Mutex<BTreeMap<String, Arc<Mutex<Option<base::BaseImage>>>>>,
+    /// What the steps made, for other machines.
+    records: Mutex<Vec<CacheRecord>>,
+    /// What other machines' made, read when first missed.
+    imports: OnceLock<Imports>,
     /// Named contexts found or fetched, by their place in the request.
     contexts: Mutex<BTreeMap<usize, Arc<Mutex<Option<sources::Context>>>>>,
     /// Who may run a step now.
@@ -68,6 +75,7 @@ impl<'a> Build<'a> {
         request: &'a BuildRequest,
         plan: &'a Plan,
         events: &'a (dyn Fn(BuildEvent) + Sync),
+        debug: Option<Debugger<'a>>,
     ) -> Build<'a> {
         let epoch = request.source_date_epoch.and_then(|seconds| Timestamp::from_second(seconds).ok());
         Build {
@@ -75,6 +83,7 @@ impl<'a> Build<'a> {
             request,
             plan,
             events,
+            debug: debug.map(Mutex::new),
             stages: plan.stages.iter().map(|_| Mutex::new(None)).collect(),
             context: OnceLock::new(),
             next_step: AtomicUsize::new(0),
@@ -82,6 +91,8 @@ impl<'a> Build<'a> {
             error: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             images: Mutex::new(BTreeMap::new()),
+            records: Mutex::new(Vec::new()),
+            imports: OnceLock::new(),
             contexts: Mutex::new(BTreeMap::new()),
             running: jobs::Jobs::new(request.jobs),
             now: epoch.unwrap_or_else(Timestamp::now).to_string(),
@@ -89,7 +100,7 @@ impl<'a> Build<'a> {
     }
 
     /// Builds what the target needs and puts the image into the store.
-    pub(crate) fn run(self) -> Result<(Digest, Vec<Warning>), BuildError> {
+    pub(crate) fn run(self) -> Result<Built, BuildError> {
         let needed = self.plan.reachable();
         let target = match needed.as_slice() {
             [only] => self.stage(*only),
@@ -114,8 +125,7 @@ impl<'a> Build<'a> {
         }
         let line = || self.plan.source.line(self.plan.stages[self.plan.target].from.span);
         let target = target.map_err(|error| error.at(line()))?;
-        let image = self.export(&target).map_err(|error| error.at(line()))?;
-        Ok((image, std::mem::take(&mut lock(&self.warnings))))
+        self.export(&target).map_err(|error| error.at(line()))
     }
 
     /// A stage's result, built by the first who asks.
@@ -147,7 +157,7 @@ impl<'a> Build<'a> {
     }
 
     /// Puts the target stage's image, its dates filled in. What is wholly cached keeps its date, and so its id.
-    fn export(&self, state: &StageState) -> StepResult<Digest> {
+    fn export(&self, state: &StageState) -> StepResult<Built> {
         let mut config = state.config.clone();
         for (name, value) in &self.request.labels {
             config.config.labels.insert(name.clone(), value.clone());
@@ -168,9 +178,25 @@ impl<'a> Build<'a> {
             }
         }
         config.created = Some(created.clone());
-        let image = store.put_built_image(&config, &self.request.tags)?;
+        let mut image_id = Digest::sha256(serde_json::to_string(&config).unwrap_or_default());
+        let is_new = store.image(image_id.as_str()).is_err();
+        if self.request.makes_image {
+            image_id = store.put_built_image(&config, &self.request.tags)?;
+            if !self.request.annotations.is_empty() {
+                store.annotate(&image_id, self.request.annotations.clone())?;
+            }
+        }
         store.cache_put(&key, &created, &config.rootfs.diff_ids)?;
-        Ok(image)
+        let (os, architecture, variant) = (config.os.clone(), config.architecture.clone(), config.variant.clone());
+        Ok(Built {
+            image_id,
+            is_new,
+            layers: state.folders(),
+            platform: Platform { os, architecture, variant, ..Platform::default() },
+            cache: std::mem::take(&mut lock(&self.records)),
+            annotations: self.request.annotations.clone(),
+            warnings: std::mem::take(&mut lock(&self.warnings)),
+        })
     }
 
     /// The context's files, as the ignore file shows them. Read when a step first asks for it.
@@ -178,7 +204,7 @@ impl<'a> Build<'a> {
         if let Some(tree) = self.context.get() {
             return Ok(Arc::clone(tree));
         }
-        let rules = ignore_rules_in(&self.request.context, self.request.containerfile.path.as_deref())?;
+        let rules = crate::ignore::ignore_rules(&self.request.context, self.request.containerfile.path.as_deref())?;
         let tree = Tree::context(&self.request.context, rules)?;
         let tree = Arc::new(self.with_digests(tree, &self.absolute_context()));
         Ok(Arc::clone(self.context.get_or_init(|| tree)))
@@ -218,8 +244,41 @@ impl<'a> Build<'a> {
         if position.is_fresh {
             return Ok(None);
         }
-        let value = self.engine.store().cache_get(&ingredients.key())?;
-        Ok(value.and_then(|value| serde_json::from_str(&value).ok()))
+        let key = ingredients.key();
+        let value = self.engine.store().cache_get(&key)?;
+        let mut record: Option<Record> = value.and_then(|value| serde_json::from_str(&value).ok());
+        if record.is_none() && !self.request.cache_from.is_empty() {
+            record = self.imported(&key);
+            if let Some(record) = &record {
+                self.record(ingredients, record)?;
+            }
+        }
+        if let Some(record) = &record {
+            self.note_record(key, record, position);
+        }
+        Ok(record)
+    }
+
+    /// What another machine's build left. A cache that fails is one that is not there.
+    fn imported(&self, key: &str) -> Option<Record> {
+        let warn = |message: String| {
+            let warning = Warning { rule: "", message, location: None };
+            lock(&self.warnings).push(warning.clone());
+            self.event(BuildEvent::Warning(warning));
+        };
+        let platform = self.request.platform.clone().unwrap_or_else(Platform::host);
+        let imports =
+            self.imports.get_or_init(|| Imports::read(self.engine, &self.request.cache_from, &platform, &warn));
+        imports.find(self.engine, key).unwrap_or_else(|error| {
+            warn(format!("a layer of the build cache is not imported: {error}"));
+            None
+        })
+    }
+
+    /// Keeps a result in mind for `--cache-to`.
+    fn note_record(&self, key: String, record: &Record, position: &stage::Position<'_>) {
+        let is_of_image = self.plan.lineage().contains(&position.index);
+        lock(&self.records).push(CacheRecord::new(key, record.clone(), is_of_image));
     }
 
     /// Keeps a step's result for later builds.
@@ -295,35 +354,4 @@ impl Step<'_, '_> {
 /// A lock that a panicking thread left is as good as any: nothing is half-changed under these.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The rules of a context: of the file beside the recipe, else of the context's own.
-fn ignore_rules_in(context: &Path, containerfile: Option<&Path>) -> StepResult<IgnoreRules> {
-    let beside = containerfile.map(|path| {
-        let mut name = path.to_owned().into_os_string();
-        name.push(".dockerignore");
-        PathBuf::from(name)
-    });
-    let in_context = [".containerignore", ".dockerignore"].map(|name| context.join(name));
-    for path in beside.into_iter().chain(in_context) {
-        let Some(text) = read_ignore_file(&path)? else { continue };
-        return IgnoreRules::parse(&text).map_err(|error| StepError::wrong(format!("{}: {error}", path.display())));
-    }
-    Ok(IgnoreRules::default())
-}
-
-fn read_ignore_file(path: &Path) -> StepResult<Option<String>> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(StepError::io("read", path, error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_IGNORE_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| StepError::io("read", path, e))?;
-    if bytes.len() as u64 > MAX_IGNORE_FILE_BYTES {
-        return Err(StepError::wrong(format!("{} is larger than {MAX_IGNORE_FILE_BYTES} bytes", path.display())));
-    }
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }

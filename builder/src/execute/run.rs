@@ -54,6 +54,7 @@ impl Build<'_> {
         }
         let created_by = history_text(state, &script.argv);
         self.layer(state, step, position, &ingredients, created_by, |state, upper| {
+            super::emulation::check(&state.config.architecture)?;
             let scratch = upper.parent().unwrap_or(upper);
             let mut request = self.step_request(state, &script, network, upper);
             if let Some((name, body)) = &script.file {
@@ -61,12 +62,25 @@ impl Build<'_> {
             }
             let held = mounts.into_iter().map(|mount| mount.realise(self, scratch, &mut request));
             let _held = held.collect::<StepResult<Vec<_>>>()?;
-            self.run_process(&request, &script, step)?;
+            if let Err(error) = self.run_process(&request, &script, step) {
+                self.show_failed(&error, request, state);
+                return Err(error);
+            }
             if let Some(epoch) = self.request.source_date_epoch {
                 crate::layer::clamp_times(upper, epoch)?;
             }
             Ok(true)
         })
+    }
+
+    /// Lets the user look around in what a failed process left, where that is wanted.
+    fn show_failed(&self, error: &StepError, mut request: StepRequest, state: &StageState) {
+        let (Some(debug), StepError::Run { .. }) = (&self.debug, error) else { return };
+        // Other stages' processes end, lest they talk into the user's session.
+        self.cancel.cancel();
+        request.argv = state.shell().into_iter().take(1).collect();
+        request.terminal = true;
+        super::lock(debug)(&request);
     }
 
     fn step_request(&self, state: &StageState, script: &Script, network: BuildNetwork, upper: &Path) -> StepRequest {

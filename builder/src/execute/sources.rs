@@ -175,7 +175,7 @@ impl Build<'_> {
     }
 
     fn folder_context(&self, name: &str, folder: &Path, fetched: Option<Arc<FetchedContext>>) -> StepResult<Context> {
-        let rules = super::ignore_rules_in(folder, None)?;
+        let rules = crate::ignore::ignore_rules(folder, None)?;
         let tree = Tree::context(folder, rules)?.labelled(format!("build context {name}"));
         let tree = if fetched.is_some() { tree } else { self.with_digests(tree, folder) };
         Ok(Context::Folder(Arc::new(tree), fetched))

@@ -16,6 +16,8 @@ pub(super) struct Position<'p> {
     /// Counted from 1; only steps that may make a layer, and the FROM.
     pub(super) number: usize,
     pub(super) total: usize,
+    /// The stage's number.
+    pub(super) index: usize,
     /// Results of earlier builds are not looked for.
     pub(super) is_fresh: bool,
 }
@@ -36,10 +38,14 @@ impl Position<'_> {
 impl Build<'_> {
     pub(super) fn build_stage(&self, index: usize) -> StepResult<StageState> {
         let stage = &self.plan.stages[index];
-        let label = self.plan.stage_label(index);
+        let mut label = self.plan.stage_label(index);
+        if self.request.shows_platform {
+            let platform = self.request.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+            label = format!("{platform} {label}").trim().to_owned();
+        }
         let layered = stage.steps.iter().filter(|step| step.instruction.makes_layer()).count();
         let is_fresh = self.is_fresh(index);
-        let position = Position { stage: &label, number: 1, total: layered + 1, is_fresh };
+        let position = Position { stage: &label, number: 1, total: layered + 1, index, is_fresh };
         if let Base::Stage(base) = stage.base {
             self.stage(base)?;
         }
@@ -55,7 +61,7 @@ impl Build<'_> {
                 return Err(StepError::Cancelled);
             }
             number += usize::from(located.instruction.makes_layer());
-            let position = Position { stage: &label, number, total, is_fresh };
+            let position = Position { stage: &label, number, total, index, is_fresh };
             self.instruction(index, &mut state, located, &position).map_err(|error| self.fail(error, located.span))?;
         }
         Ok(state)
@@ -144,6 +150,7 @@ impl Build<'_> {
         let record = Record { diff_id, created: self.now.clone() };
         if may_record {
             self.record(ingredients, &record)?;
+            self.note_record(ingredients.key(), &record, position);
         }
         self.take(state, &record, created_by);
         Ok(false)

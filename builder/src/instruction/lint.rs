@@ -3,8 +3,10 @@
 use super::parse::quoted_words;
 use super::{Instruction, Located};
 use crate::event::Warning;
+use crate::ignore::IgnoreRules;
 use crate::parser::{Document, Node, Source};
 use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
 
 /// All findings that need nothing but the text, in the order of their lines, without the rules a `check` directive
 /// skips.
@@ -13,6 +15,7 @@ pub(crate) fn lint(document: &Document, instructions: &[Located]) -> Vec<Warning
     casing(document, &mut found);
     stages(&document.source, instructions, document, &mut found);
     repeated(&document.source, instructions, &mut found);
+    workdirs(&document.source, instructions, &mut found);
     for (node, located) in document.nodes.iter().zip(instructions) {
         single(&document.source, node, located, document.directives.escape, &mut found);
     }
@@ -86,6 +89,59 @@ fn repeated(source: &Source, instructions: &[Located], found: &mut Vec<Warning>)
             }
         }
     }
+}
+
+/// A relative WORKDIR is relative to what the base image says, which may change.
+fn workdirs(source: &Source, instructions: &[Located], found: &mut Vec<Warning>) {
+    // Stages by name, and whether they have a folder of their own.
+    let mut settled: BTreeSet<String> = BTreeSet::new();
+    let (mut name, mut is_settled) = (None, false);
+    for located in instructions {
+        match &located.instruction {
+            Instruction::From(from) => {
+                is_settled = settled.contains(&from.image.to_lowercase());
+                name.clone_from(&from.name);
+            }
+            Instruction::Workdir(path) => {
+                if !is_settled && !path.starts_with(['/', '$', '"', '\'']) {
+                    let message =
+                        format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+                    found.push(source.warning("WorkdirRelativePath", located.span, message));
+                }
+                is_settled = true;
+            }
+            _ => {}
+        }
+        if let Some(name) = name.as_ref().filter(|_| is_settled) {
+            settled.insert(name.clone());
+        }
+    }
+}
+
+/// COPY and ADD of what the ignore file hides.
+pub(crate) fn ignored(
+    source: &Source,
+    instructions: &[Located],
+    rules: &IgnoreRules,
+    skipped: &[String],
+) -> Vec<Warning> {
+    let mut found = Vec::new();
+    if skipped.iter().any(|rule| rule == "all" || rule == "CopyIgnoredFile") {
+        return found;
+    }
+    for located in instructions {
+        let Instruction::Copy(copy) = &located.instruction else { continue };
+        let is_plain = |text: &&String| !text.contains(['$', '*', '?', '[', ':']) && !text.starts_with("<<");
+        for text in copy.sources.iter().filter(is_plain).filter(|_| copy.from.is_none()) {
+            let clean: PathBuf = Path::new(text).components().filter(|c| matches!(c, Component::Normal(_))).collect();
+            if rules.prunes(&clean) {
+                let keyword = if copy.is_add { "Add" } else { "Copy" };
+                let message = format!("Attempting to {keyword} file {text:?} that is excluded by .dockerignore");
+                found.push(source.warning("CopyIgnoredFile", located.span, message));
+            }
+        }
+    }
+    found
 }
 
 /// Rules about one instruction alone.

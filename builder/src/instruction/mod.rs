@@ -9,7 +9,7 @@ mod run;
 mod suggest;
 
 pub(crate) use file::{Chmod, CopyInstruction};
-pub(crate) use lint::lint;
+pub(crate) use lint::{ignored, lint};
 pub(crate) use parse::{from_node, trigger};
 pub(crate) use run::{Mount, MountKind, RunInstruction, Sharing};
 pub(crate) use suggest::nearest;

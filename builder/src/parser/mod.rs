@@ -52,6 +52,8 @@ pub(crate) struct Directives {
     pub(crate) escape: char,
     /// `check=skip=…`: lint rules not wanted.
     pub(crate) skipped_rules: Vec<String>,
+    /// `check=error=true`: a warning is an error.
+    pub(crate) warnings_fail: bool,
 }
 
 /// A `--name[=value]` between the keyword and the arguments.
@@ -141,7 +143,7 @@ fn decode(file: &Containerfile) -> Result<&str, BuildError> {
 
 /// Directives stand first, before any other comment, blank line or instruction; unknown ones are comments.
 fn parse_directives(source: &Source) -> Result<Directives, BuildError> {
-    let mut found = Directives { escape: '\\', skipped_rules: Vec::new() };
+    let mut found = Directives { escape: '\\', skipped_rules: Vec::new(), warnings_fail: false };
     let mut seen: Vec<String> = Vec::new();
     for (index, line) in source.lines.iter().enumerate() {
         let span = Span { first: index + 1, last: index + 1 };
@@ -161,7 +163,10 @@ fn parse_directives(source: &Source) -> Result<Directives, BuildError> {
                     _ => return Err(source.error(span, format!("invalid escape token {value:?}: expected \\ or `"))),
                 }
             }
-            "check" => found.skipped_rules = skipped_rules(value),
+            "check" => {
+                found.skipped_rules = skipped_rules(value);
+                found.warnings_fail = value.split(';').any(|option| option.trim().eq_ignore_ascii_case("error=true"));
+            }
             _ => {}
         }
         seen.push(key);

@@ -32,6 +32,8 @@ pub(crate) struct Tree {
     digests: Option<DigestTable>,
     /// How messages call it: `build context`, `stage build`.
     label: String,
+    /// Listings of it have no digests.
+    is_unhashed: bool,
     /// Where a context lies on the host.
     host: Option<PathBuf>,
 }
@@ -41,7 +43,20 @@ impl Tree {
     pub(crate) fn context(folder: &Path, rules: IgnoreRules) -> StepResult<Tree> {
         let root = linux::resolve::open_root(folder).map_err(|e| StepError::io("open", folder, e))?;
         let host = std::fs::canonicalize(folder).ok();
-        Ok(Tree { root, rules, owned_by_root: true, digests: None, label: "build context".to_owned(), host })
+        Ok(Tree {
+            root,
+            rules,
+            owned_by_root: true,
+            digests: None,
+            label: "build context".to_owned(),
+            is_unhashed: false,
+            host,
+        })
+    }
+
+    /// The same for who copies all of it anyway: listings read no file.
+    pub(crate) fn unhashed(self) -> Tree {
+        Tree { is_unhashed: true, ..self }
     }
 
     /// The same by another name in messages.
@@ -69,7 +84,15 @@ impl Tree {
 
     /// The root of a stage or an image.
     pub(crate) fn of_root(root: OwnedFd, label: String) -> Tree {
-        Tree { root, rules: IgnoreRules::default(), owned_by_root: false, digests: None, label, host: None }
+        Tree {
+            root,
+            rules: IgnoreRules::default(),
+            owned_by_root: false,
+            digests: None,
+            label,
+            is_unhashed: false,
+            host: None,
+        }
     }
 
     /// Follows `path` to what it names.

@@ -5,7 +5,7 @@ use super::{LayerInfo, PushEvent, PushRequest, PushState, Pushed};
 use crate::{Engine, EngineError, Result};
 use oci::{Descriptor, Digest, Document, Manifest, Reference};
 use registry_client::{BlobPush, Registry};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use store::{Image, ImageSummary};
@@ -34,10 +34,46 @@ impl Engine {
         pushed
     }
 
+    /// Sends images of several platforms under one name: each by its digest, then the index of them.
+    pub fn push_index(
+        &self,
+        images: &[Digest],
+        request: &PushRequest,
+        annotations: &BTreeMap<String, String>,
+        progress: Progress<'_>,
+    ) -> Result<Pushed> {
+        let (registry, reference) = (self.registry(request.tls_verify), &request.reference);
+        progress(PushEvent::Started { repository: reference.repository() });
+        let images = images.iter().map(|id| self.store().image(id.as_str())).collect::<Result<Vec<_>, _>>()?;
+        for image in &images {
+            let (descriptor, bytes) = self.send_blobs(&registry, image, reference, progress)?;
+            let by_digest = reference.at_digest(descriptor.digest.clone());
+            registry.push_manifest(&by_digest, &descriptor.media_type, &bytes)?;
+        }
+        let (descriptor, bytes) = self.store().index_of(&images, annotations)?;
+        let digest = registry.push_manifest(reference, &descriptor.media_type, &bytes)?;
+        registry.take_warnings().into_iter().for_each(|warning| progress(PushEvent::Warning(warning)));
+        Ok(Pushed { digest, size_bytes: descriptor.size })
+    }
+
     fn push_to(&self, registry: &Registry, reference: &Reference, progress: Progress<'_>) -> Result<Pushed> {
         let image = self.store().image(&reference.to_string())?;
         progress(PushEvent::Started { repository: reference.repository() });
-        let layers = self.layers_of(&image, reference)?;
+        let (descriptor, bytes) = self.send_blobs(registry, &image, reference, progress)?;
+        let digest = registry.push_manifest(reference, &descriptor.media_type, &bytes)?;
+        self.store().add_repo_digest(&image.id, &reference.at_digest(digest.clone()))?;
+        Ok(Pushed { digest, size_bytes: descriptor.size })
+    }
+
+    /// All of an image but its manifest, which is returned.
+    fn send_blobs(
+        &self,
+        registry: &Registry,
+        image: &Image,
+        reference: &Reference,
+        progress: Progress<'_>,
+    ) -> Result<(Descriptor, Vec<u8>)> {
+        let layers = self.layers_of(image, reference)?;
         let info = |layer: &Layer<'_>| LayerInfo {
             id: layer.diff_id.short().to_owned(),
             size_bytes: layer.blob.as_ref().map_or(0, |blob| blob.size),
@@ -49,11 +85,7 @@ impl Engine {
         let unique: Vec<&Layer<'_>> = layers.iter().filter(|layer| seen.insert(layer.diff_id)).collect();
         let outcome = Arc::new(Outcome::default());
         outcome.run(&unique, |layer| self.send_layer(registry, reference, layer, &outcome, progress))?;
-
-        let (descriptor, bytes) = self.store().manifest_of(&image)?;
-        let digest = registry.push_manifest(reference, &descriptor.media_type, &bytes)?;
-        self.store().add_repo_digest(&image.id, &reference.at_digest(digest.clone()))?;
-        Ok(Pushed { digest, size_bytes: descriptor.size })
+        Ok(self.store().manifest_of(image)?)
     }
 
     /// An image's id is its config's digest.
@@ -109,7 +141,7 @@ impl Engine {
         Ok(())
     }
 
-    fn open_blob(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read>> {
+    pub(super) fn open_blob(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read>> {
         let mut file = self.store().blob(digest).map_err(io::Error::other)?;
         file.seek(SeekFrom::Start(offset))?;
         Ok(Box::new(file))

@@ -2,11 +2,13 @@
 //! which every docker, podman and skopeo reads.
 
 use super::Result;
+use crate::layer_tar::{Purpose, write_layer};
 use crate::{ArchiveFormat, Image, Store, StoreError};
 use oci::{Descriptor, Document, Index, Manifest, MediaType, Reference};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Where containerd and docker look for the whole name.
@@ -26,23 +28,58 @@ struct DockerEntry {
 impl Store {
     /// Writes images as an archive. An image asked for by a name is saved under that name alone, by id under all it has.
     pub fn save(&self, names: &[&str], format: ArchiveFormat, out: &mut dyn Write) -> Result<()> {
-        let mut archive = ArchiveWriter::new(out);
+        let mut images = Vec::new();
         for name in names {
             let image = self.image(name)?;
-            let tags: Vec<String> = tags_for(name, &image).iter().map(Reference::to_string).collect();
-            let (descriptor, bytes) = self.manifest_of(&image)?;
-            let Document::Manifest(manifest) = Document::parse(&bytes, Some(&descriptor.media_type))? else {
-                return Err(StoreError::BadImage { image: (*name).to_owned(), why: "its manifest is an index".into() });
-            };
-            for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
-                archive.blob(blob, &mut self.blob(&blob.digest)?)?;
-            }
-            archive.blob(&descriptor, &mut bytes.as_slice())?;
-            archive.entry(&descriptor, Some(&manifest), &tags)?;
+            let tags = tags_for(name, &image);
+            images.push((image, tags));
+        }
+        self.save_as(&images, format, out)
+    }
+
+    /// Writes images as an archive, each under the given names.
+    pub fn save_as(
+        &self,
+        images: &[(Image, Vec<Reference>)],
+        format: ArchiveFormat,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let mut archive = ArchiveWriter::new(out);
+        for (image, tags) in images {
+            let (descriptor, manifest) = archive.image(self, image)?;
+            archive.entry(&descriptor, Some(&manifest), &texts(tags))?;
         }
         archive.finish(format)?;
         Ok(())
     }
+
+    /// Writes images of several platforms as an OCI archive of one index, under the given names.
+    pub fn save_index(
+        &self,
+        images: &[Image],
+        names: &[Reference],
+        annotations: &BTreeMap<String, String>,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let mut archive = ArchiveWriter::new(out);
+        for image in images {
+            archive.image(self, image)?;
+        }
+        let (descriptor, bytes) = self.index_of(images, annotations)?;
+        archive.blob(&descriptor, &mut bytes.as_slice())?;
+        archive.entry(&descriptor, None, &texts(names))?;
+        archive.finish(ArchiveFormat::Oci)?;
+        Ok(())
+    }
+
+    /// Writes the tar of a whole folder, as a layer of it would be.
+    pub fn tree_tar(&self, root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
+        write_layer(root, Purpose::Read, self.marks().prefix, out).map(drop)
+    }
+}
+
+fn texts(names: &[Reference]) -> Vec<String> {
+    names.iter().map(Reference::to_string).collect()
 }
 
 /// The names an image is saved under: the one it was asked for by, or all if that was an id.
@@ -78,6 +115,20 @@ impl<W: Write> ArchiveWriter<W> {
     /// Adds a blob, once. `content` is what the descriptor says: the caller sees to that.
     pub fn blob(&mut self, blob: &Descriptor, content: &mut dyn Read) -> Result<()> {
         self.append(&super::load::blob_name(&blob.digest), blob.size, content)
+    }
+
+    /// Adds an image's blobs and its manifest.
+    fn image(&mut self, store: &Store, image: &Image) -> Result<(Descriptor, Manifest)> {
+        let (descriptor, bytes) = store.manifest_of(image)?;
+        let Document::Manifest(manifest) = Document::parse(&bytes, Some(&descriptor.media_type))? else {
+            let why = "its manifest is an index".to_owned();
+            return Err(StoreError::BadImage { image: image.id.to_string(), why });
+        };
+        for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
+            self.blob(blob, &mut store.blob(&blob.digest)?)?;
+        }
+        self.blob(&descriptor, &mut bytes.as_slice())?;
+        Ok((descriptor, manifest))
     }
 
     /// Lists a manifest or index under each of its names, or under none. `manifest` is what it says, if it is one.
