@@ -8,7 +8,7 @@ use std::io::{self, Read};
 impl Engine {
     /// The manifest a reference names; of an index the one for `platform`.
     pub fn remote_manifest(&self, reference: &Reference, platform: &Platform) -> Result<Manifest> {
-        let registry = self.registry(true);
+        let registry = self.registry(true)?;
         match registry.manifest(reference)?.document {
             Document::Manifest(manifest) => Ok(manifest),
             Document::Index(index) => {
@@ -24,12 +24,12 @@ impl Engine {
 
     /// A small blob of a repository, its digest checked.
     pub fn remote_document(&self, reference: &Reference, blob: &Descriptor) -> Result<Vec<u8>> {
-        Ok(self.registry(true).blob_bytes(reference, blob, MAX_CONFIG_BYTES)?)
+        Ok(self.registry(true)?.blob_bytes(reference, blob, MAX_CONFIG_BYTES)?)
     }
 
     /// Takes one layer of a repository into the store.
     pub fn fetch_remote_layer(&self, reference: &Reference, blob: &Descriptor, diff_id: &Digest) -> Result<()> {
-        let registry = self.registry(true);
+        let registry = self.registry(true)?;
         let mut open = |offset| -> io::Result<Box<dyn Read>> {
             Ok(Box::new(registry.blob(reference, blob, offset).map_err(io::Error::other)?))
         };
@@ -45,7 +45,7 @@ impl Engine {
         media_type: &str,
         layers: Vec<Descriptor>,
     ) -> Result<Digest> {
-        let registry = self.registry(true);
+        let registry = self.registry(true)?;
         let config = Descriptor::of(media_type, document);
         let bytes = document.to_vec();
         let mut open = |offset: u64| -> io::Result<Box<dyn Read>> {

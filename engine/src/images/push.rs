@@ -42,7 +42,7 @@ impl Engine {
         annotations: &BTreeMap<String, String>,
         progress: Progress<'_>,
     ) -> Result<Pushed> {
-        let (registry, reference) = (self.registry(request.tls_verify), &request.reference);
+        let (registry, reference) = (self.registry(request.tls_verify)?, &request.reference);
         progress(PushEvent::Started { repository: reference.repository() });
         let images = images.iter().map(|id| self.store().image(id.as_str())).collect::<Result<Vec<_>, _>>()?;
         for image in &images {
