@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // Also in what the tests share.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use test_support::{TestEnv, ctr_binary, eventually};
 
@@ -21,7 +21,8 @@ fn is_untouched(victim: &Path) {
 }
 
 /// Every name that the engine writes to, reads or mounts on is a link to the host in this image.
-/// runtime/tests/races.rs tells what was seen to succeed without the protection.
+///
+/// Seen to succeed with names looked up as the host sees them.
 #[test]
 fn links_of_an_image_stay_in_it() {
     let env = TestEnv::new();
@@ -29,17 +30,23 @@ fn links_of_an_image_stay_in_it() {
     let (dir, up) = (host.display(), "../".repeat(12));
     let file = format!(
         "FROM busybox\n\
-         RUN rm -rf /etc/resolv.conf /etc/hosts /etc/hostname /work /data; ln -s {dir}/resolv /etc/resolv.conf; \
-         ln -s {dir}/secret /etc/hosts; ln -s {up}{dir}/hostname /etc/hostname; \
-         ln -s {dir}/made /work; ln -s {dir} /data; ln -s {up}{dir} /up; mkdir /vol; ln -s {dir}/vol /vol/link\n\
+         COPY etc /etc\n\
+         RUN rm -rf /work /data; ln -s {dir}/made /work; ln -s {dir} /data; ln -s {up}{dir} /up; mkdir /vol; ln -s {dir}/vol /vol/link\n\
          WORKDIR /work\n\
          RUN pwd -P > from-run; cat /data/* /up/* > /seen 2>&1 || true\n\
          COPY Containerfile /data/copied\n\
          COPY Containerfile /up/other\n\
          VOLUME /data\n"
     );
-    env.build("hostile", "context", &file).ok();
+    // A container's own files are mounted over these names, so that only a copy can put links there.
+    fs::create_dir_all(env.path("context/etc")).unwrap();
+    for (name, target) in [("hostname", "hostname"), ("hosts", "secret")] {
+        symlink(host.join(target), env.path("context/etc").join(name)).unwrap();
+    }
+    symlink(format!("{up}{dir}/resolv"), env.path("context/etc/resolv.conf")).unwrap();
+    let built = env.build("hostile", "context", &file);
     is_untouched(&host);
+    built.ok();
     env.write("mine/file", "mine\n");
     let mine = env.path("mine").display().to_string();
     let binds = [format!("{mine}:/up/deep/er"), format!("{mine}/file:/data/one"), format!("{mine}:/vol/link/x:ro")];
@@ -59,11 +66,13 @@ fn links_of_an_image_stay_in_it() {
 }
 
 /// Users come from the image's files, whatever these are; a number is that number.
+///
+/// Seen to succeed with numbers cut to 32 bits (`-u 4294967296` was root), with passwd looked up as the host sees it (the uid was
+/// the host's), and with it opened whatever it is (nobody returned from the fifo).
 #[test]
 fn no_image_or_option_makes_root_of_a_user() {
     let env = TestEnv::new();
-    let host = victim(&env);
-    fs::write(host.join("secret"), "HOST SECRET\n").unwrap();
+    let host = env.write("users/passwd", "daemon:x:4242:4242::/:/bin/sh\n");
     for (user, expected) in [("1", "1\n"), ("1:1", "1\n"), ("65534", "65534\n")] {
         env.ctr(["run", "--rm", "--network", "none", "-u", user, "busybox", "id", "-u"]).ok().prints(expected);
     }
@@ -80,7 +89,7 @@ fn no_image_or_option_makes_root_of_a_user() {
 
     // The host's users through a link, a fifo nobody writes to, and a device: opening that already does something.
     let attacks = [
-        format!("ln -sf {}/secret /etc/passwd", host.display()),
+        format!("ln -sf {} /etc/passwd", host.display()),
         "rm /etc/passwd; mkfifo /etc/passwd".to_owned(),
         "rm /etc/passwd; mknod /etc/passwd c 1 7".to_owned(),
     ];
@@ -88,15 +97,16 @@ fn no_image_or_option_makes_root_of_a_user() {
         let name = format!("box{index}");
         env.ctr(["run", "-d", "--name", &name, "--network", "none", "busybox", "sleep", "1000"]).ok();
         env.ctr(["exec", &name, "sh", "-c", attack]).ok();
-        let ran = env.ctr(["exec", "-u", "daemon", &name, "id"]).either(&[1, 125, 126]);
+        let ran = env.ctr(["exec", "-u", "daemon", &name, "id"]).either(&[1, 125, 126]).prints_nothing();
         let said = ran.stderr();
-        assert!(said.contains("passwd") && !said.contains("SECRET"), "{attack}: {said}");
+        assert!(said.contains("passwd"), "{attack}: {said}");
     }
     env.ctr("run --rm --network none -u 1 busybox id -u").ok().prints("1\n");
-    is_untouched(&host);
 }
 
-/// CVE-2022-29162: no process of any kind begins with inheritable capabilities.
+/// CVE-2022-29162: no process of any kind begins with inheritable capabilities. What they are good for, runtime/tests tries.
+///
+/// Seen to succeed with the inheritable set made as the others are: it was full.
 #[test]
 fn the_inheritable_set_is_empty_everywhere() {
     let env = TestEnv::new();
@@ -120,6 +130,8 @@ fn the_inheritable_set_is_empty_everywhere() {
 
 /// CVE-2019-5736 for the engine: `ctr exec` of /proc/self/exe is the engine once more, inside; an accomplice takes what it can
 /// of its file.
+///
+/// Seen to succeed without the read-only clone: the copy's mode was 4777 and its date 1970.
 #[test]
 fn the_engine_s_file_is_read_only_inside() {
     let env = TestEnv::new();
@@ -144,6 +156,8 @@ fn the_engine_s_file_is_read_only_inside() {
 }
 
 /// A process that enters shows nothing of the host to a container that may trace it.
+///
+/// Seen to succeed with the namespaces joined after the birth in the container's pid namespace.
 #[test]
 fn exec_shows_nothing_of_the_host() {
     let env = TestEnv::new();
@@ -177,6 +191,9 @@ fn exec_shows_nothing_of_the_host() {
 
 /// The monitor is outside of the container's pid namespace: nothing inside reaches it, and what is called like a terminal's
 /// commands does not move the user's cursor.
+///
+/// Seen to succeed with cells printed as they are: the terminal was cleared. The signals were never sent without a pid namespace:
+/// they would reach the machine.
 #[test]
 fn names_move_no_cursor_and_signals_reach_no_monitor() {
     let env = TestEnv::new();

@@ -34,12 +34,15 @@ fn what_the_filter_and_the_capabilities_forbid_is_forbidden() {
     assert!(out.contains("sethostname: Operation not permitted"), "{out}");
 }
 
+/// Opened as by a writer, but not written: where the attack succeeds it is the host's.
+///
+/// Seen to succeed without masks, and without read-only paths.
 #[test]
 fn masked_paths_read_empty_and_read_only_ones_refuse_writes() {
     let out = inside(
         "for f in kcore keys timer_list interrupts; do [ -e /proc/$f ] && wc -c < /proc/$f; done; ls /proc/acpi /sys/firmware; \
          for f in /proc/sys/net/ipv4/ip_forward /proc/sysrq-trigger /proc/irq/default_smp_affinity /sys/kernel/uevent_seqnum; do \
-         (echo 1 > $f) 2>&1 | grep -o 'Read-only file system'; done; true",
+         (: >> $f) 2>&1 | grep -o 'Read-only file system'; done; true",
     );
     assert!(!out.contains(|c: char| c.is_ascii_digit() && c != '0'), "{out}");
     assert!(out.matches("Read-only file system").count() >= 3, "{out}");

@@ -6,6 +6,7 @@ mod support;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::Path;
 use std::process::Child;
 use support::Bundle;
 
@@ -158,7 +159,10 @@ fn no_device_is_made_on_the_host() {
     assert!(ran.code == 1 && ran.err.contains("in the way"), "{}", ran.err);
 }
 
-/// CVE-2025-52565, CVE-2025-62161: the console's device replaced by something of the image's.
+/// CVE-2025-52565, CVE-2025-62161: the console's device replaced by something of the image's. races.rs has what a
+/// process beside it can do.
+///
+/// Seen to succeed with /dev/console made by its name: the file appeared in the host's folder.
 #[test]
 fn a_console_is_the_terminal_or_there_is_none() {
     let host = tempfile::tempdir().unwrap();
@@ -193,6 +197,31 @@ fn a_console_is_the_terminal_or_there_is_none() {
     assert_eq!(names, ["secret"]);
 }
 
+/// The terminal of whoever starts a container without giving it one: through /dev/tty it could be read, and (TIOCSTI) typed at.
+///
+/// Seen to succeed without a session of the program's own: it opened the terminal.
+#[test]
+fn the_caller_s_terminal_is_out_of_reach() {
+    let pts = fs::File::open("/dev/pts").unwrap();
+    let terminal = linux::pty::open(std::os::fd::AsFd::as_fd(&pts)).unwrap();
+    let within = |bundle: &Bundle, args: &[&str]| {
+        let inner = bundle.command(args);
+        let mut command = std::process::Command::new("setsid");
+        command.args(["--wait", "--ctty"]).arg(inner.get_program()).args(inner.get_args());
+        command.current_dir(bundle.path()).stdin(terminal.slave.try_clone().unwrap());
+        support::ran(command.output().unwrap())
+    };
+    let script = "if (: < /dev/tty) 2> /dev/null; then echo taken; else echo none; fi";
+    let bundle = Bundle::sh(script);
+    let ran = within(&bundle, &["run", &bundle.id]);
+    assert_eq!(ran.out, "none\n", "{}", ran.err);
+    let bundle = Bundle::sh("echo up; sleep 60");
+    let child = up(&bundle);
+    let ran = within(&bundle, &["exec", &bundle.id, "sh", "-c", script]);
+    assert_eq!(ran.out, "none\n", "{}", ran.err);
+    end(&bundle, child);
+}
+
 /// A container that may mount puts its own things at /proc and /dev/pts; who enters it believes none of them.
 ///
 /// Seen to succeed with the write going to "/proc/…" by path: it went into the container's own file.
@@ -222,14 +251,32 @@ fn exec_believes_no_mount_of_the_container() {
     end(&bundle, child);
 }
 
-/// CVE-2022-29162, CVE-2022-27650: inheritable capabilities come back through a file's.
+/// Gives a program every capability of a container, for those who have it in their inheritable set.
+fn grant(program: &Path) {
+    let (revision, effective, default) = (0x0200_0000u32, 1u32, 0xa804_25fbu32);
+    let words = [revision | effective, 0, default, 0, 0];
+    let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    rustix::fs::setxattr(program, "security.capability", &value, rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+/// CVE-2022-29162, CVE-2022-27650: inheritable capabilities come back through a file's, to whoever may execute it.
+///
+/// Seen to succeed with the inheritable set made as the others are: an ordinary user got them all through the file.
 #[test]
 fn the_inheritable_set_is_empty() {
     let bundle = Bundle::sh("echo up; sleep 60");
+    let granting = bundle.rootfs().join("bin/busybox-granting");
+    fs::copy("/bin/busybox", &granting).unwrap();
+    grant(&granting);
     let child = up(&bundle);
     let pid = bundle.state()["pid"].to_string();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb"), "{status}");
+    let gained = ["busybox-granting", "grep", "CapEff", "/proc/self/status"];
+    for options in [&["--user", "1000"][..], &["--user", "1000", "--cap", "CAP_NET_RAW"]] {
+        let ran = bundle.runtime(&[&["exec"], options, &[bundle.id.as_str()], &gained].concat());
+        assert_eq!(ran.out, "CapEff:\t0000000000000000\n", "{options:?} {}", ran.err);
+    }
     for options in [&[][..], &["--cap", "CAP_SYS_ADMIN"], &["--user", "1000"], &["--no-new-privs"]] {
         let args = [options, &[bundle.id.as_str(), "grep", "-E", "Cap(Inh|Amb)", "/proc/self/status"]].concat();
         let ran = bundle.runtime(&[&["exec"], args.as_slice()].concat());
@@ -238,7 +285,26 @@ fn the_inheritable_set_is_empty() {
     end(&bundle, child);
 }
 
-/// CVE-2025-31133: what masks are made of is the host's null device, and a volume can't change what is masked meanwhile.
+/// CVE-2025-31133: what masks are made of is the host's null device, whatever the container calls so.
+///
+/// Seen to succeed with the root's own /dev/null, unverified, for a cover: the masked file read as what the link led to.
+#[test]
+fn a_false_null_device_unmasks_nothing() {
+    let volume = tempfile::tempdir().unwrap();
+    symlink("/kept", volume.path().join("null")).unwrap();
+    let mut bundle = Bundle::sh("cat /proc/keys /proc/timer_list; echo ended");
+    fs::write(bundle.rootfs().join("kept"), "secret\n").unwrap();
+    bundle.json(|spec| without_mounts(spec, &["/dev"])).mount(
+        "/dev",
+        "bind",
+        volume.path().to_str().unwrap(),
+        &["rbind", "rw"],
+    );
+    let ran = bundle.run();
+    assert_eq!(ran.out, "ended\n", "{}", ran.err);
+}
+
+/// Seen to succeed without masks.
 #[test]
 fn a_mask_is_the_null_device() {
     let mut bundle = Bundle::sh("echo up; sleep 60");

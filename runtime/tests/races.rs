@@ -65,6 +65,8 @@ fn a_racing_volume_leads_no_mount_out_of_the_root() {
 }
 
 /// The working directory is made where it is missing: the same race for it.
+///
+/// Seen to succeed with the directory made by its name: it was on the host in the second round.
 #[test]
 fn a_racing_working_directory_is_made_in_the_root() {
     let (host, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -82,4 +84,40 @@ fn a_racing_working_directory_is_made_in_the_root() {
             assert!(fs::read_dir(host.path()).unwrap().next().is_none(), "made on the host in round {round}");
         }
     });
+}
+
+/// CVE-2025-52565: in a shared volume for a /dev, whoever else has it swaps the folder of terminals for one of links while the
+/// console is mounted: as the container's console they would be writable, before paths are made read-only.
+///
+/// Seen to succeed with the terminal found by its name in the root: the setting was the console, and was written.
+#[test]
+fn a_racing_terminal_is_no_other_file() {
+    let volume = tempfile::tempdir().unwrap();
+    let (folder, evil) = (volume.path().join("pts"), volume.path().join("evil"));
+    fs::create_dir(&folder).unwrap();
+    fs::create_dir(&evil).unwrap();
+    for number in 0..4 {
+        // Of the container's own ipc namespace, so that nothing happens to the host where the attack succeeds.
+        symlink("/proc/sys/kernel/msgmax", evil.join(number.to_string())).unwrap();
+    }
+    let mut bundle = Bundle::sh("(echo 4321 > /dev/console); cat /proc/sys/kernel/msgmax");
+    bundle.json(|spec| {
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+        spec["process"]["terminal"] = true.into();
+    });
+    bundle.mount("/dev", "bind", volume.path().to_str().unwrap(), &["rbind", "rw"]);
+    bundle.mount("/dev/pts", "devpts", "devpts", &["newinstance", "ptmxmode=0666", "mode=620"]);
+    let mut ran = 0;
+    while_swapping(&folder, &evil, || {
+        for _ in 0..ROUNDS {
+            // Some fail, as there is no terminal where one is looked for.
+            let done = bundle.run();
+            ran += usize::from(done.code == 0);
+            assert!(done.code != 0 || done.out.ends_with("8192\r\n"), "{}{}", done.out, done.err);
+        }
+    });
+    println!("{ran} of {ROUNDS} containers ran");
 }
