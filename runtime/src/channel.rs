@@ -29,10 +29,7 @@ pub(crate) enum FromInit {
         warnings: Vec<String>,
     },
     /// Of an exec'd process, by whoever prepared its birth: it lives. Its pidfd comes along.
-    Born {
-        /// In the maker's pid namespace.
-        pid: i32,
-    },
+    Born,
     /// It gives up.
     Failed(Failure),
 }

@@ -269,7 +269,7 @@ impl Maker {
                 }
                 Some((FromInit::Ready { warnings }, console)) => return Ok((console, warnings)),
                 Some((FromInit::Failed(failure), _)) => return Err(failure.into()),
-                Some((FromInit::MapIds | FromInit::Born { .. }, _)) | None => {
+                Some((FromInit::MapIds | FromInit::Born, _)) | None => {
                     return Err(RuntimeError::Init(
                         "it died before it was set up (killed, or out of memory?)".to_owned(),
                     ));

@@ -82,6 +82,8 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
     plan.attributes = std::mem::take(&mut plan.attributes).on_cpus_of(request.process)?;
     let membership = request.cgroup.membership()?;
     let namespaces = foreign_namespaces(request.init_pid)?;
+    // The agent is to be told of the process that is born, not of its helper.
+    let born_last = can_trace(request.init_pid) && plan.filter.as_ref().and_then(Filter::agent).is_none();
     let (ours, theirs) = channel::pair()?;
     let fork = || match linux::process::fork_into(Namespaces::none(), membership.v2()) {
         // An ordinary user can't come to a group from everywhere; the process stays in the caller's.
@@ -97,8 +99,9 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
     };
     let helper = match in_pid_namespace(None, fork)? {
         Forked::Child => {
-            let sibling = enter(&request, &plan, &membership, namespaces, theirs.as_fd());
-            let Err(failure) = sibling.and_then(|()| live(request, &plan, theirs.as_fd()));
+            let entered = enter(&request, &plan, &membership, namespaces, theirs.as_fd());
+            let born = entered.and_then(|()| if born_last { Ok(()) } else { bear(theirs.as_fd()) });
+            let Err(failure) = born.and_then(|()| live(request, &plan, theirs.as_fd(), born_last));
             let failure = Failure { message: bounded(&failure.message), ..failure };
             // If nobody listens any more there is nobody to tell.
             let _told = channel::send(theirs.as_fd(), &FromInit::Failed(failure), None);
@@ -107,7 +110,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
         Forked::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
-    let mut watch = Watch { channel: ours, born: None, ready: None };
+    let mut watch = Watch { channel: ours, born: None, ready: None, born_last };
     let done = watch.until_executed(helper.as_fd());
     linux::process::reap(helper.as_fd())?;
     watch.hear_of_birth();
@@ -127,9 +130,18 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, RuntimeError> {
 
 const DIED: &str = "the process died before its program ran; is the container running?";
 
-/// The helper's whole life: it goes where the process is to be, lets go of all that leads back, and returns in the process,
-/// its sibling. That is born in the container's pid namespace; whoever is in there and has CAP_SYS_PTRACE may see
-/// its root, working directory and descriptors from its first moment on, whatever the dumpable flag says.
+/// Whether processes of the container may have CAP_SYS_PTRACE: to them a process that was born among them is open, whatever the
+/// dumpable flag says, with all that it may still do until it has dropped its privileges.
+fn can_trace(init: Pid) -> bool {
+    const SYS_PTRACE: u32 = 19;
+    let status = fs::read_to_string(format!("/proc/{}/status", init.as_raw_nonzero())).unwrap_or_default();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = bounding.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    bounding.is_none_or(|set| set >> SYS_PTRACE & 1 == 1)
+}
+
+/// The helper's first part: it goes where the process is to be, and lets go of all that leads back. Whoever is in the container and
+/// has CAP_SYS_PTRACE may see the process's root, working directory and descriptors from its first moment on.
 fn enter(
     request: &ExecRequest<'_>,
     plan: &ProcessPlan,
@@ -151,12 +163,15 @@ fn enter(
     if let Stdio::Fds { stdin, stdout, stderr } = &request.stdio {
         keep.extend([stdin, stdout, stderr].map(AsFd::as_fd));
     }
-    linux::process::close_others(&keep)?;
+    Ok(linux::process::close_others(&keep)?)
+}
+
+/// The helper's end: returns in the process, its sibling, born in the container's pid namespace.
+pub(crate) fn bear(channel: BorrowedFd<'_>) -> Result<(), Failure> {
     match linux::process::fork_sibling()? {
         Forked::Child => Ok(()),
-        Forked::Parent { pid, pidfd } => {
-            let pid = pid.as_raw_nonzero().get();
-            let told = channel::send(channel, &FromInit::Born { pid }, Some(pidfd.as_fd()));
+        Forked::Parent { pidfd, .. } => {
+            let told = channel::send(channel, &FromInit::Born, Some(pidfd.as_fd()));
             linux::process::exit_now(u8::from(told.is_err()))
         }
     }
@@ -167,6 +182,8 @@ struct Watch {
     channel: OwnedFd,
     born: Option<(Pid, OwnedFd)>,
     ready: Option<(Option<OwnedFd>, Vec<String>)>,
+    /// It is born when it was told to start.
+    born_last: bool,
 }
 
 impl Watch {
@@ -177,12 +194,17 @@ impl Watch {
                 return Err(RuntimeError::Init(DIED.to_owned()));
             }
             match channel::receive::<FromInit>(self.channel.as_fd())? {
-                Some((FromInit::Born { pid }, Some(pidfd))) if self.born.is_none() => {
-                    let pid = Pid::from_raw(pid).ok_or_else(|| RuntimeError::Init(DIED.to_owned()))?;
-                    self.born = Some((pid, pidfd));
+                Some((FromInit::Born, Some(pidfd))) if self.born.is_none() => {
+                    self.born = Some((linux::process::pid_of(pidfd.as_fd())?, pidfd));
+                    if self.born_last {
+                        continue;
+                    }
                 }
                 Some((FromInit::Ready { warnings }, console)) if self.ready.is_none() => {
                     self.ready = Some((console, warnings));
+                    if self.born_last {
+                        channel::send(self.channel.as_fd(), &ToInit::Start { pid: None }, None)?;
+                    }
                 }
                 Some((FromInit::Failed(failure), _)) => return Err(failure.into()),
                 Some(_) => return Err(RuntimeError::Init("it said something unexpected".to_owned())),
@@ -203,7 +225,9 @@ impl Watch {
             |channel: &OwnedFd| poll(&mut [PollFd::new(channel, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0);
         while self.born.is_none() && said(&self.channel) {
             match channel::receive::<FromInit>(self.channel.as_fd()) {
-                Ok(Some((FromInit::Born { pid }, Some(pidfd)))) => self.born = Pid::from_raw(pid).zip(Some(pidfd)),
+                Ok(Some((FromInit::Born, Some(pidfd)))) => {
+                    self.born = linux::process::pid_of(pidfd.as_fd()).ok().zip(Some(pidfd));
+                }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -241,8 +265,13 @@ fn foreign_namespaces(init: Pid) -> Result<Namespaces, RuntimeError> {
     Ok(foreign)
 }
 
-/// The forked side; born in the container's namespaces already.
-fn live(request: ExecRequest<'_>, plan: &ProcessPlan, channel: BorrowedFd<'_>) -> Result<Infallible, Failure> {
+/// The forked side, in the container's namespaces.
+fn live(
+    request: ExecRequest<'_>,
+    plan: &ProcessPlan,
+    channel: BorrowedFd<'_>,
+    born_last: bool,
+) -> Result<Infallible, Failure> {
     let identity = Identity { id: request.id, bundle: request.bundle, annotations: None };
     let agent_state = identity.state("running", request.init_pid.as_raw_nonzero().get());
     let (streams, console) = match request.stdio {
@@ -270,6 +299,7 @@ fn live(request: ExecRequest<'_>, plan: &ProcessPlan, channel: BorrowedFd<'_>) -
         listener: None,
         extra_fds: request.extra_fds,
         reaper: false,
+        born_last,
         start_hooks: &[],
         identity: None,
         agent_state,

@@ -5,7 +5,7 @@ use crate::channel::{self, Failure, FromInit, ToInit};
 use crate::container::Identity;
 use crate::process::ProcessPlan;
 use crate::seccomp::Filter;
-use crate::{hooks, program, resolve_user};
+use crate::{exec, hooks, program, resolve_user};
 use linux::capability;
 use linux::process::{Forked, Namespaces};
 use linux::{CallError, procfs, pty, resolve};
@@ -41,6 +41,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) extra_fds: Vec<OwnedFd>,
     /// Stay as pid 1 and fork the program.
     pub(crate) reaper: bool,
+    /// This process only does what takes privileges: the program's is forked off it last of all, without any.
+    pub(crate) born_last: bool,
     pub(crate) start_hooks: &'a [Hook],
     /// For the hooks.
     pub(crate) identity: Option<Identity<'a>>,
@@ -71,9 +73,8 @@ pub(crate) fn run_program(environment: Environment<'_>) -> Result<Infallible, Fa
     let path = program::find(&process.args[0].to_string_lossy(), &process.env)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     // After every change of credentials: each of them clears it, and makes the process dumpable again.
-    if environment.die_with_parent {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|e| CallError::new("prctl", "PR_SET_PDEATHSIG", e))?;
+    if environment.die_with_parent && !environment.born_last {
+        die_with_parent()?;
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|e| CallError::new("prctl", "PR_SET_DUMPABLE", e))?;
@@ -91,6 +92,11 @@ pub(crate) fn run_program(environment: Environment<'_>) -> Result<Infallible, Fa
     // The maker is long gone; whoever starts the container is to hear it.
     let _told = channel::send(connection.as_fd(), &FromInit::Failed(failure), None);
     linux::process::exit_now(1)
+}
+
+fn die_with_parent() -> Result<(), CallError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| CallError::new("prctl", "PR_SET_PDEATHSIG", e))
 }
 
 /// A process without a session keyring of its own would see its caller's keys.
@@ -129,9 +135,9 @@ fn start(
         hooks::run(environment.start_hooks, &identity.state("created", super::own_pid())).map_err(Failure::set_up)?;
     }
     if environment.reaper {
-        stay_as_reaper(is_terminal)?;
+        stay_as_reaper(environment.process, is_terminal)?;
     }
-    execute(environment, channel, path, home.as_deref(), notice.as_deref())
+    execute(environment, channel, is_terminal, path, home.as_deref(), notice.as_deref())
 }
 
 /// From here on names are looked up that the image or the user chose – the working directory, the program –, and
@@ -146,11 +152,15 @@ fn keep_own_descriptors(environment: &Environment<'_>) -> Result<(), Failure> {
 
 /// A new session with the program's streams at 0, 1, 2; whether they are a terminal.
 fn take_streams(environment: &mut Environment<'_>) -> Result<bool, Failure> {
-    // An exec'd process may lead a session already; it stays in it.
-    let _session = rustix::process::setsid();
+    if !environment.born_last {
+        // An exec'd process may lead a session already; it stays in it.
+        let _session = rustix::process::setsid();
+    }
     let (streams, is_terminal) = match &environment.streams {
         Streams::Terminal(slave) => {
-            pty::make_controlling(slave.as_fd())?;
+            if !environment.born_last {
+                pty::make_controlling(slave.as_fd())?;
+            }
             ([slave.as_fd(); 3].map(above_streams), true)
         }
         Streams::Fds(fds) => {
@@ -284,17 +294,26 @@ fn home(process: &ProcessPlan) -> Option<CString> {
 }
 
 /// Forks the program off; this process stays as pid 1 and returns only in the child.
-fn stay_as_reaper(is_terminal: bool) -> Result<(), Failure> {
+///
+/// What the container's processes may do to pid 1 with CAP_SYS_PTRACE must get them nothing: it has their own capabilities and
+/// their filter (whose notifications nobody answers here) before the program runs.
+fn stay_as_reaper(process: &ProcessPlan, is_terminal: bool) -> Result<(), Failure> {
+    let (until, restricted) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| CallError::new("pipe", "", e))?;
     // Before the fork, so that no signal is lost: pid 1 takes them off a queue.
     linux::process::set_blocked_signals(true);
     match linux::process::fork_again(Namespaces::none(), None)? {
         Forked::Parent { pid, pidfd } => {
             drop(pidfd);
+            restrict(process, None)?;
             // Streams, channel and all: the program's end must be the end of its pipes.
             linux::process::close_all();
             reaper::run(pid)
         }
         Forked::Child => {
+            drop(restricted);
+            // The end of it: pid 1 has nothing to lose any more.
+            rustix::io::read(&until, &mut [0u8; 1]).map_err(|e| CallError::new("read", "", e))?;
             let own = rustix::process::getpid();
             // Its own group in front of the terminal, so that ctrl-C reaches it once, not also by way of pid 1.
             let _group = rustix::process::setpgid(None, None);
@@ -306,9 +325,23 @@ fn stay_as_reaper(is_terminal: bool) -> Result<(), Failure> {
     }
 }
 
+/// In a container that may trace it, a process is born as what it is to be, without anything to be had from it.
+fn be_born(environment: &Environment<'_>, channel: BorrowedFd<'_>, is_terminal: bool) -> Result<(), Failure> {
+    exec::bear(channel)?;
+    let _session = rustix::process::setsid();
+    if is_terminal {
+        pty::make_controlling(rustix::stdio::stdin())?;
+    }
+    if environment.die_with_parent {
+        die_with_parent()?;
+    }
+    Ok(())
+}
+
 fn execute(
     environment: &Environment<'_>,
     channel: BorrowedFd<'_>,
+    is_terminal: bool,
     path: &CString,
     home: Option<&CStr>,
     notice: Option<&[u8]>,
@@ -321,6 +354,9 @@ fn execute(
     let args: Vec<&CStr> = process.args.iter().map(CString::as_c_str).collect();
     let env: Vec<&CStr> = process.env.iter().map(CString::as_c_str).chain(home).collect();
     restrict(process, notice)?;
+    if environment.born_last {
+        be_born(environment, channel.as_fd(), is_terminal)?;
+    }
     let errno = linux::process::execute(path, &args, &env);
     let failure = program::diagnose(path, errno);
     channel::send(channel.as_fd(), &FromInit::Failed(failure), None)?;

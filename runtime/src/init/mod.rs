@@ -97,6 +97,7 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
         listener: plan.listener.take(),
         extra_fds: std::mem::take(&mut plan.extra_fds),
         reaper: plan.reaper,
+        born_last: false,
         start_hooks: plan.start_hooks,
         agent_state: plan.identity.state("creating", pid_outside),
         pid_outside,
