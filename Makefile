@@ -65,6 +65,7 @@ bench: build ## Side by side with podman, docker, crun and runc; see bench/READM
 	@bench/images.sh $(RELEASE)/ctr $(RELEASE)/examples/floor
 	@bench/run.sh $(RELEASE)/ctr
 	@bench/runtime.sh $(RELEASE)/ctr-runtime
+	@bench/build.sh $(RELEASE)/ctr
 
 install: build ## Into /usr/local/bin (PREFIX=, DESTDIR=)
 	install -D -m 755 $(RELEASE)/ctr $(DESTDIR)$(PREFIX)/bin/ctr

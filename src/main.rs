@@ -11,6 +11,7 @@ mod commands;
 mod context;
 mod dispatch;
 mod error;
+mod init;
 mod options;
 mod output;
 mod terminal;

@@ -134,6 +134,7 @@ fn another_machine_gets_the_cache() {
         assert_eq!(read(&fresh), made, "{from}: {out}");
     }
     // An image holds its own steps alone: the stage is built anew, and what comes after it.
+    there.ctr(["load", "-i", &base]).ok();
     there.write(
         "ctx/Containerfile",
         "FROM busybox\nCOPY f /\nRUN cat /proc/sys/kernel/random/uuid > /once; cp /once /twice\n",

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) target: usize,
     /// The names of `--build-context`.
     contexts: Vec<String>,
+    /// Lint rules that the recipe does not want to hear of.
+    pub(crate) skipped_rules: Vec<String>,
 }
 
 /// One stage.
@@ -88,6 +90,7 @@ impl Plan {
         request: &BuildRequest,
     ) -> Result<(Plan, Vec<Warning>), BuildError> {
         let Document { source, directives, .. } = document;
+        let skipped_rules = directives.skipped_rules;
         let mut planner = Planner {
             request,
             source,
@@ -103,7 +106,8 @@ impl Plan {
         for located in instructions {
             planner.take(located)?;
         }
-        planner.finish()
+        let (plan, warnings) = planner.finish()?;
+        Ok((Plan { skipped_rules, ..plan }, warnings))
     }
 
     /// What a `--from` of stage `user` names: a named context, else an earlier stage by name or index, else an image.
@@ -346,7 +350,10 @@ impl Planner<'_> {
         self.warn_of_unused_args();
         let target = self.find_target()?;
         let Planner { source, escape, global_args, global_steps, stages, warnings, contexts, .. } = self;
-        Ok((Plan { source, escape, global_args, global_steps, stages, target, contexts }, warnings))
+        Ok((
+            Plan { source, escape, global_args, global_steps, stages, target, contexts, skipped_rules: Vec::new() },
+            warnings,
+        ))
     }
 
     fn find_target(&self) -> Result<usize, BuildError> {

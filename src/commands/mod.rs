@@ -70,6 +70,7 @@ commands! {
     copy ["copy", "image copy"] Anywhere false;
     history ["history", "image history"] Anywhere false;
     import ["import", "image import"] Anywhere false;
+    init ["init"] Anywhere true;
     inspect ["inspect"] Anywhere false;
     inspect_container ["container inspect"] Anywhere false;
     inspect_image ["image inspect"] Anywhere false;

@@ -224,6 +224,9 @@ impl<'a> Build<'a> {
 
     /// Tells a warning once.
     fn warn(&self, rule: &'static str, span: crate::parser::Span, message: String) {
+        if self.plan.skipped_rules.iter().any(|skipped| skipped == rule || skipped == "all") {
+            return;
+        }
         let warning = self.plan.source.warning(rule, span, message);
         let mut warnings = lock(&self.warnings);
         if !warnings.contains(&warning) {

@@ -92,6 +92,8 @@ pub(crate) struct Clause {
     bits: u32,
     /// `X`: execute where it is a folder or already executable by someone.
     conditional_execute: bool,
+    /// `g=u`: how far right the permissions to copy lie.
+    copied: Option<u32>,
 }
 
 impl Chmod {
@@ -122,6 +124,9 @@ impl Clause {
         if self.conditional_execute && (is_folder || mode & 0o111 != 0) {
             bits |= 0o111;
         }
+        if let Some(shift) = self.copied {
+            bits |= ((mode >> shift) & 0o7) * 0o111;
+        }
         let bits = bits & self.who;
         match self.operator {
             '+' => mode | bits,
@@ -149,7 +154,7 @@ fn parse_clauses(part: &str, clauses: &mut Vec<Clause>) -> Option<()> {
     }
     while let Some(operator) = rest.chars().next() {
         let end = rest[1..].find(['+', '-', '=']).map_or(rest.len(), |at| at + 1);
-        let (mut bits, mut conditional_execute) = (0, false);
+        let (mut bits, mut conditional_execute, mut copied) = (0, false, None);
         for c in rest[1..end].chars() {
             match c {
                 'r' => bits |= 0o444,
@@ -158,10 +163,13 @@ fn parse_clauses(part: &str, clauses: &mut Vec<Clause>) -> Option<()> {
                 'X' => conditional_execute = true,
                 's' => bits |= 0o6000,
                 't' => bits |= 0o1000,
+                'u' => copied = Some(6),
+                'g' => copied = Some(3),
+                'o' => copied = Some(0),
                 _ => return None,
             }
         }
-        clauses.push(Clause { who, operator, bits, conditional_execute });
+        clauses.push(Clause { who, operator, bits, conditional_execute, copied });
         rest = &rest[end..];
     }
     Some(())
@@ -187,6 +195,9 @@ mod tests {
             ("a+rX", 0o600, true, 0o755),
             ("u+s", 0o755, false, 0o4755),
             ("u+r-w", 0o200, false, 0o400),
+            ("g=u", 0o750, false, 0o770),
+            ("o+g", 0o654, false, 0o655),
+            ("u+x,g=u,o-r", 0o644, false, 0o770),
         ] {
             assert_eq!(Chmod::parse(text).unwrap().apply(mode, is_folder), expected, "{text}");
         }
