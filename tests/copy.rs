@@ -92,6 +92,7 @@ fn an_index_is_copied_whole_or_for_one_platform() {
 
     env.ctr(["manifest", "create", &list, "here", &registry.image("other:s390x").to_string()]).ok();
     env.ctr(["manifest", "create", &list, "here"]).fails(1).says("exists").says_it_plainly();
+    env.ctr(["manifest", "create", "--amend", &list, "here", "other"]).fails(1).says("and so is another image");
     let shown: Value = serde_json::from_str(&env.ctr(["manifest", "inspect", &list]).ok().text()).unwrap();
     assert_eq!(shown["manifests"][1]["platform"]["architecture"], "s390x");
     env.ctr(["push", &list]).ok().prints("1: digest: sha256:");

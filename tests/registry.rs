@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, channel};
-use test_support::http::MemoryRegistry;
+use test_support::http::{MemoryRegistry, TokenServer};
 use test_support::{Invocation, PATIENCE, Registry, RegistryKind, TestEnv};
 
 /// Runs skopeo, which trusts this test's registries whatever they show.
@@ -118,7 +118,18 @@ fn a_second_pull_of_an_unchanged_image_is_one_request() {
     there.ctr(["pull", &name]).ok().prints("Downloaded newer image");
     registry.forget();
     there.ctr(["pull", &name]).ok().prints("up to date");
-    assert_eq!(registry.requests(), ["GET /v2/team/app/manifests/1"]);
+    assert_eq!(registry.requests(), ["HEAD /v2/team/app/manifests/1"], "what is not counted as a pull");
+    // By digest it takes none.
+    let by_digest = there.inspect(&name, "/RepoDigests/0").as_str().unwrap().to_owned();
+    registry.forget();
+    there.ctr(["pull", &by_digest]).ok().prints("up to date");
+    assert!(registry.requests().is_empty());
+    // A tag that has moved is seen.
+    here.build("new", "new", "FROM busybox\nLABEL a=b\n").ok();
+    here.ctr(["tag", "new", &name]).ok();
+    here.ctr(["push", &name]).ok();
+    there.ctr(["pull", &name]).ok().prints("Downloaded newer image");
+    assert_eq!(image_id(&there, &name), image_id(&here, "new"));
 }
 
 #[test]
@@ -413,4 +424,107 @@ fn registries_conf_says_where_names_lead() {
     there.ctr("pull r.example/x").fails(1).says("the registry is blocked in").says("registries.conf").says_it_plainly();
     conf("[[registry]\n".to_owned());
     there.ctr("pull r.example/x").fails(1).says("registries.conf").says_it_plainly();
+}
+
+#[test]
+fn a_token_service_lets_in_who_is_known_to_it() {
+    let (env, tokens) = (TestEnv::new(), TokenServer::start());
+    let registry = Registry::start_with_tokens(RegistryKind::Plain, &tokens);
+    let host = registry.address();
+    let [private, public] = ["team/app:1", "public/app:1"].map(|name| format!("{host}/{name}"));
+    for name in [&private, &public] {
+        env.ctr(["tag", "busybox", name]).ok();
+        env.ctr(["push", name]).fails(1).says(&format!("ctr login {host}")).says_it_plainly();
+    }
+    let authfile = env.path("logins.json").display().to_string();
+    let login = |password: &str| {
+        let words = ["login", "--authfile", &authfile, "-u", Registry::USER, "--password-stdin", &host];
+        env.invoke(words).stdin(password).run()
+    };
+    login("wrong").fails(1).says("incorrect username or password").says_it_plainly();
+    login(Registry::PASSWORD).ok().prints("Login Succeeded");
+    env.ctr(["push", "--authfile", &authfile, &private]).ok();
+    env.ctr(["push", "--authfile", &authfile, &public]).ok().prints("Mounted from team/app");
+    env.ctr(["rmi", &private, &public]).ok();
+    // Out of date at once: got anew.
+    tokens.expire_next(1);
+    env.ctr(["pull", "--authfile", &authfile, &private]).ok();
+    env.ctr(["pull", &public]).ok();
+    env.ctr(["pull", &private]).fails(1).says("pull access denied").says_it_plainly();
+    env.ctr(["logout", "--authfile", &authfile, &host]).ok().prints("Removing login credentials");
+    env.ctr(["pull", "--authfile", &authfile, &private]).fails(1).says("pull access denied");
+}
+
+#[test]
+fn all_tags_go_and_come() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), MemoryRegistry::default());
+    let repository = format!("{}/team/app", registry.address());
+    here.ctr(["push", "-a", &repository]).fails(1).says("does not exist locally").says_it_plainly();
+    for tag in ["1", "2", "latest"] {
+        here.ctr(["tag", "busybox", &format!("{repository}:{tag}")]).ok();
+    }
+    here.ctr(["push", "-a", &repository]).ok().prints("latest: digest: ");
+    there.ctr(["pull", "-a", "-q", &repository]).ok().prints(&format!("{repository}:2"));
+    let tags = there.ctr(["images", "--format", "{{.Tag}}", &repository]).ok();
+    let mut tags: Vec<String> = tags.lines().iter().map(ToString::to_string).collect();
+    tags.sort();
+    assert_eq!(tags, ["1", "2", "latest"]);
+}
+
+#[test]
+fn indexes_in_indexes_and_digests_of_another_kind() {
+    let (here, there, registry) = (TestEnv::new(), TestEnv::empty(), MemoryRegistry::default());
+    let name = |tag: &str| registry.image(&format!("app:{tag}")).to_string();
+    build_app(&here, &name("1"));
+    here.ctr(["push", &name("1")]).ok();
+    let (kind, bytes) = registry.manifest("app", "1").unwrap();
+
+    // The same layers under the names that sha512 gives them.
+    let mut manifest: Value = serde_json::from_slice(&bytes).unwrap();
+    for layer in manifest["layers"].as_array_mut().unwrap() {
+        let blob = registry.blob("app", &layer["digest"].as_str().unwrap().parse().unwrap()).unwrap();
+        let mut hasher = oci::Hasher::sha512();
+        hasher.update(&blob);
+        let digest = hasher.finish();
+        registry.put_blob("app", &digest, &blob);
+        layer["digest"] = digest.to_string().into();
+    }
+    let long = manifest.to_string();
+    let digest = registry.put_manifest("app", "long", &kind, long.as_bytes());
+    there.ctr(["pull", &name("long")]).ok().prints(digest.as_str());
+    there.ctr(["run", "--rm", &name("long")]).ok().prints("hello from the registry");
+    there.ctr(["tag", &name("long"), &name("again")]).ok();
+    there.ctr(["push", &name("again")]).ok().prints(digest.as_str());
+
+    // An index in an index, beside an attestation and something from the future.
+    let index = |entries: &[Value]| {
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
+        })
+        .to_string()
+    };
+    let entry = |kind: &str, bytes: &str, platform: Value| {
+        let digest = oci::Digest::sha256(bytes);
+        serde_json::json!({ "mediaType": kind, "digest": digest, "size": bytes.len(), "platform": platform })
+    };
+    let host = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let inner = index(&[
+        entry(&kind, "an attestation", serde_json::json!({ "os": "unknown", "architecture": "unknown" })),
+        entry(&kind, &long, serde_json::json!({ "os": "linux", "architecture": host })),
+    ]);
+    let index_kind = "application/vnd.oci.image.index.v1+json";
+    registry.put_manifest("app", "inner", index_kind, inner.as_bytes());
+    let future = entry("application/vnd.example.future+json", "who knows", Value::Null);
+    let outer = index(&[future, entry(index_kind, &inner, Value::Null)]);
+    let digest = registry.put_manifest("app", "outer", index_kind, outer.as_bytes());
+    there.ctr(["pull", &name("outer")]).ok().prints(digest.as_str());
+    there.ctr(["run", "--rm", &name("outer")]).ok().prints("hello from the registry");
+    // By digest; a tag beside it is for show.
+    let by_digest = format!("{}:whatever@{digest}", registry.image("app").repository());
+    there.ctr(["pull", &by_digest]).ok().prints(digest.as_str());
+    there.ctr(["run", "--rm", &by_digest, "true"]).ok();
 }

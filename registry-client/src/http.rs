@@ -27,6 +27,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 pub(crate) const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// Addresses of one host that are tried.
 const MAX_ADDRESSES: usize = 16;
+/// A body of more bytes than this is sent when the server has said that it wants it: a refusal, or a redirect, costs a round
+/// trip then and not the whole upload – after which the connection would be closed before its reason is read.
+const ASK_FIRST_BYTES: u64 = 256 << 10;
 /// Warnings kept for the user.
 const MAX_WARNINGS: usize = 20;
 
@@ -277,6 +280,9 @@ impl Http {
         }
         if let Some(size) = size {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+            if size > ASK_FIRST_BYTES {
+                headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            }
         }
         if let Some(authorization) = call.authorization.as_ref().filter(|_| !foreign) {
             let mut value = authorization.clone();

@@ -192,6 +192,37 @@ fn a_manifest_is_what_it_says_it_is() {
 }
 
 #[test]
+fn schema_one_is_refused_by_name() {
+    for (kind, body) in [
+        (
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+            r#"{"schemaVersion":1,"name":"a","fsLayers":[]}"#,
+        ),
+        ("application/vnd.docker.distribution.manifest.v1+json", MANIFEST),
+        ("application/json", r#"{"schemaVersion":1}"#),
+    ] {
+        let server = Server::start(move |_, _| answer(200, &format!("Content-Type: {kind}"), body));
+        let error = client().manifest(&server.image("a")).unwrap_err().to_string();
+        assert!(error.contains("schema 1 format"), "{error}");
+    }
+}
+
+#[test]
+fn a_digest_is_none_before_it_is_looked_at() {
+    // It would be part of a path: on a disk, or of a URL.
+    for bad in ["sha256:../../../etc/passwd", "sha256:ABC", "md5:d41d8cd98f00b204e9800998ecf8427e", "x/../y"] {
+        let text = MANIFEST.replace("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", bad);
+        let server = Server::start(move |_, _| answer(200, OCI, &text));
+        let error = client().manifest(&server.image("a")).unwrap_err();
+        assert!(matches!(error.cause(), Cause::Manifest(_)), "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+    // One in a header is no better.
+    let server = Server::start(|_, _| answer(200, &format!("{OCI}\nDocker-Content-Digest: sha256:../x"), MANIFEST));
+    assert!(client().head_manifest(&server.image("a")).unwrap().is_none());
+}
+
+#[test]
 fn answers_without_measure_are_cut_off() {
     let flood =
         |head: &'static str| Server::start(move |_, _| Reply::Bytes([head.as_bytes(), &vec![b' '; 6 << 20]].concat()));

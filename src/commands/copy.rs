@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// The image for this platform, of an index: os/arch[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
-    /// How to show what happens: auto, plain, or json
+    /// How to show what happens
     #[arg(long, value_name = "KIND", value_enum, default_value = "auto")]
     progress: ProgressKind,
     /// Print the digest only

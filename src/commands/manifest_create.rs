@@ -10,10 +10,10 @@ use std::process::ExitCode;
 /// Make a manifest list of images for several platforms
 ///
 /// An image is one of the store, by name or id, or else one of a registry; of an index all images are taken. A platform
-/// has one image in the list: the last that was named.
+/// has one image in the list.
 #[derive(Parser, Debug)]
 pub(crate) struct Args {
-    /// Add to a list that is there
+    /// Add to a list that is there; an image takes the place of the one for the same platform
     #[arg(short, long)]
     amend: bool,
     #[command(flatten)]

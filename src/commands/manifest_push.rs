@@ -12,7 +12,7 @@ use std::process::ExitCode;
 /// Send a manifest list to a registry, with all the images it names
 #[derive(Parser, Debug)]
 pub(crate) struct Args {
-    /// How to show what happens: auto, plain, or json
+    /// How to show what happens
     #[arg(long, value_name = "KIND", value_enum, default_value = "auto")]
     progress: ProgressKind,
     /// Forget the list afterwards

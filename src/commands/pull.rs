@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// The image's variant for a platform: os/arch[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
-    /// How to show what happens: auto, plain, or json
+    /// How to show what happens
     #[arg(long, value_name = "KIND", value_enum, default_value = "auto")]
     progress: ProgressKind,
     /// Print the image's name only

@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// Send all tags of the repository
     #[arg(short, long)]
     all_tags: bool,
-    /// How to show what happens: auto, plain, or json
+    /// How to show what happens
     #[arg(long, value_name = "KIND", value_enum, default_value = "auto")]
     progress: ProgressKind,
     /// Print the image's name only

@@ -52,14 +52,22 @@ impl Engine {
             None => List { name: name.to_string(), entries: Vec::new() },
         };
         let registry = self.registry(tls_verify)?;
+        let mut added: Vec<Entry> = Vec::new();
         for image in images {
             for entry in self.list_entries(&registry, image)? {
-                let is_it = |other: &Entry| other.descriptor.platform == entry.descriptor.platform;
-                // A platform has one image: the last that was named.
-                list.entries.retain(|other| !is_it(other));
-                list.entries.push(entry);
+                let platform = &entry.descriptor.platform;
+                if added.iter().any(|other| other.descriptor.platform == *platform) {
+                    let platform = platform.as_ref().map_or_else(|| "no platform".to_owned(), Platform::to_string);
+                    let text = format!("{image} is for {platform}, and so is another image that was named");
+                    return Err(EngineError::Invalid(text));
+                }
+                added.push(entry);
             }
         }
+        // A platform has one image: a new one takes the old one's place.
+        let is_replaced = |old: &Entry| added.iter().any(|new| new.descriptor.platform == old.descriptor.platform);
+        list.entries.retain(|old| !is_replaced(old));
+        list.entries.extend(added);
         if list.entries.len() > MAX_ENTRIES {
             return Err(EngineError::Invalid(format!("a manifest list holds at most {MAX_ENTRIES} images")));
         }

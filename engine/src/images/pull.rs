@@ -44,8 +44,13 @@ impl Engine {
 
     fn pull_from(&self, registry: &Registry, request: &PullRequest, progress: Progress<'_>) -> Result<Pulled> {
         let reference = &request.reference;
-        let named = registry.manifest(reference).map_err(|error| denied(reference, error))?;
-        let digest = named.digest.clone();
+        let (digest, named) = match self.unchanged(registry, request) {
+            Some(digest) => (digest, None),
+            None => {
+                let named = registry.manifest(reference).map_err(|error| denied(reference, error))?;
+                (named.digest.clone(), Some(named))
+            }
+        };
         let name = match reference.digest() {
             Some(_) => reference.at_digest(digest.clone()),
             None => reference.clone(),
@@ -62,6 +67,7 @@ impl Engine {
             return Ok(Pulled { up_to_date: before.as_ref() == Some(&image_id), image_id, digest });
         }
         let wanted = request.platform.clone().unwrap_or_else(Platform::host);
+        let named = named.map_or_else(|| registry.manifest(reference), Ok)?;
         let (found, manifest) = registry.manifest_for(reference, named, &wanted)?;
         let config_bytes = registry.blob_bytes(reference, &manifest.config, MAX_CONFIG_BYTES)?;
         let config = image_config(reference, &manifest, &config_bytes)?;
@@ -77,6 +83,18 @@ impl Engine {
         let image_id = self.store().put_pulled_image(&names, &descriptor, &found.bytes, &config_bytes)?;
         self.store().sync()?;
         Ok(Pulled { up_to_date: before.as_ref() == Some(&image_id), image_id, digest })
+    }
+
+    /// The digest the name stands for, where the image is here already. That takes a HEAD, which registries that count
+    /// pulls do not count, or nothing for a name with a digest. What goes wrong goes wrong again, with a reason, at the GET.
+    fn unchanged(&self, registry: &Registry, request: &PullRequest) -> Option<Digest> {
+        let is_here = |digest: &Digest| self.already_here(request, digest).is_some();
+        if let Some(digest) = request.reference.digest() {
+            return is_here(digest).then(|| digest.clone());
+        }
+        self.store().image(&request.reference.to_string()).ok()?;
+        let named = registry.head_manifest(&request.reference).ok()??;
+        is_here(&named.digest).then_some(named.digest)
     }
 
     /// The image that was pulled by this very digest before, if nothing of it is missing. Of an index it may be

@@ -86,7 +86,8 @@ impl Engine {
         manifest.artifact_type = Some(request.artifact_type.clone());
         manifest.subject = Some(subject);
         manifest.annotations.clone_from(&request.annotations);
-        manifest.annotations.entry(CREATED.to_owned()).or_insert_with(|| jiff::Timestamp::now().to_string());
+        let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
+        manifest.annotations.entry(CREATED.to_owned()).or_insert_with(|| now.to_string());
         let bytes = serde_json::to_vec(&manifest).map_err(|e| EngineError::Invalid(e.to_string()))?;
         let to = request.image.at_digest(Digest::sha256(&bytes));
         Ok(registry.push_manifest(&to, MediaType::OCI_MANIFEST, &bytes)?)

@@ -1,7 +1,7 @@
 //! A registry in memory, by the distribution specification 1.1, that can be told to lack what registries lack and to
 //! break where registries break.
 
-use super::server::{Cut, Reply, Seen, Server, answer};
+use super::server::{Behaviour, Cut, Reply, Seen, Server, answer};
 use oci::{Descriptor, Digest, Document, MediaType};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,7 +19,7 @@ pub struct Quirks {
     pub relative: bool,
     /// `OCI-Chunk-Min-Length`: a smaller chunk must be the last.
     pub chunk_min_bytes: usize,
-    /// A larger body is refused with 413, as by a proxy in front.
+    /// A larger body is refused with 413, unread, as by a proxy in front.
     pub body_max_bytes: usize,
 }
 
@@ -85,13 +85,17 @@ impl MemoryRegistry {
         let (state, fault, cut) = Default::default();
         let inner = Arc::new(Inner { quirks, state, fault, cut });
         let (to_cut, to_reply) = (inner.clone(), inner.clone());
-        let server = Server::start_cutting(
-            move |seen| locked(&to_cut.cut).as_ref().and_then(|cut| cut(seen)),
-            move |seen, _| {
+        let server = Server::run(Behaviour {
+            cut: Box::new(move |seen| locked(&to_cut.cut).as_ref().and_then(|cut| cut(seen))),
+            refuse: Box::new(move |seen| {
+                let length = seen.header("content-length").parse().unwrap_or(0_usize);
+                (length > quirks.body_max_bytes).then(|| answer(413, "Connection: close", "too large"))
+            }),
+            reply: Box::new(move |seen, _| {
                 let fault = locked(&to_reply.fault).as_ref().and_then(|fault| fault(seen));
                 fault.unwrap_or_else(|| to_reply.reply(seen))
-            },
-        );
+            }),
+        });
         MemoryRegistry { server, inner }
     }
 
@@ -181,9 +185,6 @@ impl Inner {
     fn reply(&self, seen: &Seen) -> Reply {
         if seen.path() == "/v2/" {
             return answer(200, "", "{}");
-        }
-        if seen.body.len() > self.quirks.body_max_bytes {
-            return answer(413, "", "too large");
         }
         let parts = seen.path().strip_prefix("/v2/").unwrap_or_default();
         for kind in ["/blobs/uploads/", "/blobs/", "/manifests/", "/referrers/", "/tags/"] {

@@ -84,28 +84,28 @@ pub struct Server {
 
 /// Of a request whose body has not been read: after how many bytes of it the connection breaks.
 pub(super) type Cut = Box<dyn Fn(&Seen) -> Option<usize> + Send + Sync>;
-type Replier = Box<dyn Fn(&Seen, usize) -> Reply + Send + Sync>;
+pub(super) type Replier = Box<dyn Fn(&Seen, usize) -> Reply + Send + Sync>;
 
-struct Behaviour {
-    cut: Cut,
-    reply: Replier,
+/// Of a request whose body has not been read: what it is refused with, unread.
+pub(super) type Refuse = Box<dyn Fn(&Seen) -> Option<Reply> + Send + Sync>;
+
+pub(super) struct Behaviour {
+    pub(super) cut: Cut,
+    pub(super) refuse: Refuse,
+    pub(super) reply: Replier,
 }
 
 impl Server {
     /// `reply` is called with each request and the number of requests seen before it.
     pub fn start(reply: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Server {
-        Server::start_cutting(|_| None, reply)
+        Server::run(Behaviour { cut: Box::new(|_| None), refuse: Box::new(|_| None), reply: Box::new(reply) })
     }
 
-    /// The same, for a server whose connections may break while a body comes in.
-    pub fn start_cutting(
-        cut: impl Fn(&Seen) -> Option<usize> + Send + Sync + 'static,
-        reply: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static,
-    ) -> Server {
+    pub(super) fn run(behaviour: Behaviour) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (behaviour, log) = (Arc::new(Behaviour { cut: Box::new(cut), reply: Box::new(reply) }), seen.clone());
+        let (behaviour, log) = (Arc::new(behaviour), seen.clone());
         // The thread sleeps in accept until the test process ends.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -142,13 +142,21 @@ fn serve(stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<Seen>>) -> io
     if reader.fill_buf()?.first() == Some(&22) {
         return writer.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n");
     }
-    while let Some(seen) = read_request(&mut reader, behaviour)? {
+    while let Some(mut seen) = read_head(&mut reader)? {
+        let refused = (behaviour.refuse)(&seen);
+        if refused.is_none() {
+            if seen.header("expect") == "100-continue" {
+                writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            read_body(&mut reader, &mut seen, behaviour)?;
+        }
+        let is_last = refused.is_some();
         let count = {
             let mut log = log.lock().expect("no server thread panics");
             log.push(seen.clone());
             log.len() - 1
         };
-        let reply = (behaviour.reply)(&seen, count);
+        let reply = refused.unwrap_or_else(|| (behaviour.reply)(&seen, count));
         if seen.cut {
             return Ok(());
         }
@@ -160,6 +168,9 @@ fn serve(stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<Seen>>) -> io
                 writer.write_all(format!("{head}\r\n").as_bytes())?;
                 if seen.method != "HEAD" {
                     writer.write_all(&body)?;
+                }
+                if is_last {
+                    return Ok(()); // what comes now is a body that nobody wants
                 }
             }
             Reply::Bytes(bytes) => return writer.write_all(&bytes),
@@ -179,7 +190,7 @@ fn serve(stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<Seen>>) -> io
     Ok(())
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>, behaviour: &Behaviour) -> io::Result<Option<Seen>> {
+fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Seen>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -193,11 +204,13 @@ fn read_request(reader: &mut BufReader<TcpStream>, behaviour: &Behaviour) -> io:
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
-    let mut seen = Seen { method, target, headers, body: Vec::new(), cut: false };
-    let wanted = (behaviour.cut)(&seen).filter(|most| *most < length);
+    Ok(Some(Seen { method, target, headers, body: Vec::new(), cut: false }))
+}
+
+fn read_body(reader: &mut BufReader<TcpStream>, seen: &mut Seen, behaviour: &Behaviour) -> io::Result<()> {
+    let length = seen.header("content-length").parse().unwrap_or(0);
+    let wanted = (behaviour.cut)(seen).filter(|most| *most < length);
     seen.cut = wanted.is_some();
     seen.body = vec![0; wanted.unwrap_or(length)];
-    reader.read_exact(&mut seen.body)?;
-    Ok(Some(seen))
+    reader.read_exact(&mut seen.body)
 }
