@@ -47,28 +47,32 @@ row 'back to back, ms' "$(ms 0)" "$(ms 1)" "$(ms 2)" "$(ratio)"
 measure --warmup 1 --runs "$apart" --prepare 'sleep 0.25' "$(run "$ours")" "$(run "$crun")" "$(run "$runc")"
 row '250 ms apart, ms' "$(ms 0)" "$(ms 1)" "$(ms 2)" "$(ratio)"
 
-# The most of any process of a run, its container's included.
+# The most of any process of a run, its container's included; the median of some, for what the kernel maps beside what was asked for varies.
 rss() {
-    # shellcheck disable=SC2046 # a list of words
-    /usr/bin/time -f %M $(run "$1") 2>&1 | awk '{ printf "%.2f", $1 / 1024 }'
+    for _ in $(seq 15); do
+        # shellcheck disable=SC2046 # a list of words
+        /usr/bin/time -f %M $(run "$1") 2>&1
+    done | sort -n | awk '{ all[NR] = $1 } END { printf "%.2f", all[int((NR + 1) / 2)] / 1024 }'
 }
 mine=$(rss "$ours") theirs=$(rss "$crun")
 row 'peak RSS, MiB' "$mine" "$theirs" "$(rss "$runc")" "$(jq -n "$mine / $theirs * 100 | round / 100")"
 
 # Fifty at once, from the first start to the last end.
 crowd() {
-    local all=() begin end n
-    while [ ${#all[@]} -lt "$crowds" ]; do
-        begin=$(date +%s%N)
-        for n in $(seq 50); do $1 run --bundle "$work/bundle" "crowd$n" & done
-        wait
-        end=$(date +%s%N)
-        all+=($(((end - begin) / 100000)))
-    done
-    printf '%s\n' "${all[@]}" | sort -n | jq -s '.[length / 2 | floor] / 10'
+    local begin end n
+    begin=$(date +%s%N)
+    for n in $(seq 50); do $1 run --bundle "$work/bundle" "crowd$n" & done
+    wait
+    end=$(date +%s%N)
+    echo $(((end - begin) / 100000)) >>"$work/$(basename "${1%% *}").times"
 }
-mine=$(crowd "$ours") theirs=$(crowd "$crun")
-row '50 in parallel, ms' "$mine" "$theirs" "$(crowd "$runc")" "$(jq -n "$mine / $theirs * 100 | round / 100")"
+median() { sort -n "$work/$(basename "${1%% *}").times" | jq -s '.[length / 2 | floor] / 10'; }
+# In turns: what else the machine does meanwhile is then the same for all.
+for _ in $(seq "$crowds"); do
+    for runtime in "$ours" "$crun" "$runc"; do crowd "$runtime"; done
+done
+mine=$(median "$ours") theirs=$(median "$crun")
+row '50 in parallel, ms' "$mine" "$theirs" "$(median "$runc")" "$(jq -n "$mine / $theirs * 100 | round / 100")"
 
 # The least memory limit, in steps of 128 KiB, under which the container still starts.
 least() {

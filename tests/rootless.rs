@@ -124,6 +124,51 @@ fn without_further_ids_there_is_one() {
     env.ctr("run --rm --network none -u 33 busybox true").fails(125).says("/etc/subuid");
     env.ctr("run -d --name one --network none busybox sleep 1000").ok();
     env.ctr("exec one id -u").ok().prints("0");
+    for mode in ["keep-id", "auto"] {
+        let refused = env.ctr(["run", "--rm", "--network", "none", "--userns", mode, "busybox", "true"]);
+        refused.fails(125).says("one id only").says_it_plainly();
+    }
+}
+
+/// With `keep-id` a user is himself: his files are his inside as outside.
+#[test]
+fn a_user_keeps_his_id() {
+    if !has_newuidmap() {
+        return;
+    }
+    let env = TestEnv::of_user_with_busybox(true);
+    let user = env.user();
+    let own = format!("{}:{}", user.uid, user.gid);
+    let file =
+        "FROM busybox\nRUN mkdir -p /site && echo page > /site/index.html && chown -R 33:34 /site && rm /bin/vi\n";
+    env.write("home/ctx/Containerfile", file);
+    env.ctr("build --network none -t site home/ctx").ok();
+    let shared = env.path("home/shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::os::unix::fs::chown(&shared, Some(user.uid), Some(user.gid)).unwrap();
+    let bind = format!("{}:/shared", shared.display());
+    let script = "echo $(id -u):$(id -g); stat -c %u:%g /shared /site /site/index.html /bin; test ! -e /bin/vi && \
+                  touch /shared/made && cat /site/index.html";
+    let words = ["run", "--rm", "--network", "none", "--userns", "keep-id", "-v", &bind, "site", "sh", "-c", script];
+    let first = env.ctr(words).ok();
+    first.prints(&format!("{own}\n{own}\n33:34\n33:34\n0:0\npage")).says("copied");
+    let made = std::fs::metadata(shared.join("made")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (user.uid, user.gid));
+    // Once.
+    let second = env.ctr(words).ok();
+    assert!(!second.stderr().contains("copied"), "{}", second.stderr());
+    env.ctr("run --rm --network none --userns keep-id -u 0 site sh -c 'id -u; touch /root/x; stat -c %u /root/x'")
+        .ok()
+        .prints("0\n0");
+    let named = "run --rm --network none --userns keep-id:uid=500,gid=600 busybox sh -c 'echo $(id -u):$(id -g)'";
+    env.ctr(named).ok().prints("500:600");
+    env.ctr("run --rm --network none --userns auto busybox cat /proc/self/uid_map").ok().prints("1024");
+    env.ctr("run -d --name kept --network none --userns keep-id busybox sleep 1000").ok();
+    env.ctr("exec kept id -u").ok().prints(&user.uid.to_string());
+    env.ctr("rm -f kept").ok();
+    // The copies go with the image.
+    env.ctr("rmi -f site").ok();
+    env.ctr("system check").ok();
 }
 
 /// Whether a program that connects containers is there, and the device it needs.

@@ -1,6 +1,7 @@
 //! A container's `config.json`: image config × command line, merged once when it is made. What the image says later does
 //! not matter to it any more.
 
+use crate::idmap::IdMap;
 use crate::{ContainerSpec, EngineError, MountKind, NetworkMode, Result};
 use jiff::Timestamp;
 use network::{PortRequest, Protocol, parse_expose};
@@ -44,6 +45,8 @@ pub(crate) struct ContainerConfig {
     /// Mount points that the image declares as volumes.
     pub(crate) image_volumes: Vec<String>,
     pub(crate) mounts: Vec<MountPoint>,
+    /// In a user namespace of its own; its users' ids in the engine's.
+    pub(crate) id_map: Option<IdMap>,
     pub(crate) spec: ContainerSpec,
 }
 
@@ -71,6 +74,11 @@ impl ContainerConfig {
         let path = folder.join(CONFIG_FILE);
         let bytes = std::fs::read(&path).map_err(|e| EngineError::io("read", &path, e))?;
         serde_json::from_slice(&bytes).map_err(|e| EngineError::io("parse", &path, std::io::Error::from(e)))
+    }
+
+    /// The container's user and group as this process knows them.
+    pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        self.id_map.as_ref().map_or((uid, gid), |map| map.outside(uid, gid))
     }
 
     /// Names of volumes and sources of binds.
@@ -136,6 +144,7 @@ pub(crate) fn merge(id: &str, image_id: &str, image: &ImageConfig, spec: &Contai
         healthcheck: merge_health(defaults.healthcheck.as_ref(), spec.healthcheck.as_ref()),
         image_volumes: defaults.volumes.keys().cloned().collect(),
         mounts: Vec::new(),
+        id_map: None,
         spec: spec.clone(),
     })
 }

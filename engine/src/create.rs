@@ -1,7 +1,7 @@
 //! `create`: image config × command line → a container's record.
 
 use crate::config::{self, ContainerConfig};
-use crate::{ContainerSpec, Engine, EngineError, NamespaceMode, NetworkMode, RestartPolicy, Result};
+use crate::{ContainerSpec, Engine, EngineError, NamespaceMode, NetworkMode, RestartPolicy, Result, UserNamespaceMode};
 use store::NewContainer;
 
 /// A created container.
@@ -30,6 +30,7 @@ impl Engine {
         let mut config = config::merge(&id, image.id.as_str(), &image.config, spec)?;
         self.pin_namespaces(&mut config)?;
         self.check_signal(&config.stop_signal)?;
+        let ids = self.map_ids(&mut config)?;
         let volumes = self.prepare_mounts(&mut config, &image)?;
         let json = serde_json::to_vec(&config).map_err(|e| EngineError::Invalid(e.to_string()))?;
         let row = self.store().create_container(&NewContainer {
@@ -39,6 +40,7 @@ impl Engine {
             config_json: &json,
             volumes: &volumes,
         });
+        drop(ids);
         let row = match row {
             Ok(row) => row,
             Err(error) => {
@@ -93,6 +95,14 @@ fn check(spec: &ContainerSpec, warnings: &mut Vec<String>) -> Result<()> {
     }
     if matches!(spec.network, NetworkMode::Container(_)) && spec.hostname.is_some() {
         return invalid("conflicting options: hostname and the network mode");
+    }
+    let joins = |mode: &NamespaceMode| matches!(mode, NamespaceMode::Container(_));
+    let shares =
+        matches!(spec.network, NetworkMode::Container(_)) || [&spec.pid, &spec.ipc, &spec.uts].into_iter().any(joins);
+    if spec.userns != UserNamespaceMode::Host && shares {
+        return invalid(
+            "conflicting options: --userns and the namespaces of another container: those belong to its users",
+        );
     }
     if spec.network == NetworkMode::Host && (!spec.publish.is_empty() || spec.publish_all) {
         warnings.push("Published ports are discarded when using host network mode".to_owned());

@@ -234,7 +234,8 @@ fn execute(request: &HelperRequest, streams: &mut Streams) -> Result<Executed> {
     let (stdio, pipes) = if spec.tty {
         (Stdio::Terminal { size: streams.initial_size() }, None)
     } else {
-        let (stdio, program) = launch::pipes(spec.open_stdin && request.attached, (user.uid, user.gid))?;
+        let (stdio, program) =
+            launch::pipes(spec.open_stdin && request.attached, request.config.outside(user.uid, user.gid))?;
         (stdio, Some(program))
     };
     let mut executed = runtime::exec(ExecRequest {

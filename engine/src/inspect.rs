@@ -5,7 +5,9 @@ use crate::list::disk_usage;
 use crate::monitor::launch::UPPER;
 use crate::monitor::log::LOG_FILE;
 use crate::net::DEFAULT_NETWORK;
-use crate::{Engine, MountKind, NamespaceMode, NetworkMode, PortSpec, RestartPolicy, Result, State, Status};
+use crate::{
+    Engine, MountKind, NamespaceMode, NetworkMode, PortSpec, RestartPolicy, Result, State, Status, UserNamespaceMode,
+};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -147,7 +149,7 @@ fn host_config(config: &ContainerConfig) -> Value {
         "SecurityOpt": if spec.security_opt.is_empty() { Value::Null } else { json!(spec.security_opt) },
         "Tmpfs": tmpfs_json(config),
         "UTSMode": namespace(&spec.uts, ""),
-        "UsernsMode": "",
+        "UsernsMode": if spec.userns == UserNamespaceMode::Host { String::new() } else { spec.userns.to_string() },
         "ShmSize": spec.shm_size_bytes.unwrap_or(64 << 20),
         "Sysctls": spec.sysctls,
         "Runtime": "ctr",

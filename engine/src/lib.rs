@@ -9,6 +9,7 @@ mod create;
 mod error;
 mod exec;
 mod hidden;
+mod idmap;
 mod images;
 mod inspect;
 mod lifecycle;
@@ -47,7 +48,7 @@ pub use registry_client::{Download, Kept, Validators, file_name_of};
 pub use rootless::{Identity, Rootless, RootlessLimits, enter_user_namespace};
 pub use spec::{
     ContainerSpec, DEFAULT_LOG_FILES, DEFAULT_LOG_SIZE_BYTES, DeviceSpec, LogConfig, MountKind, MountSpec,
-    NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit,
+    NamespaceMode, NetworkMode, Resources, RestartPolicy, Ulimit, UserNamespaceMode,
 };
 pub use state::{ProcessId, State, Status};
 pub use step::{Cancel, StepMount, StepRequest, StepSource};

@@ -110,6 +110,8 @@ pub struct ContainerSpec {
     pub uts: NamespaceMode,
     /// `--cgroupns`.
     pub cgroupns: NamespaceMode,
+    /// `--userns`.
+    pub userns: UserNamespaceMode,
     /// `--cgroup-parent`.
     pub cgroup_parent: Option<String>,
     /// `--oom-score-adj`.
@@ -182,6 +184,66 @@ pub enum NamespaceMode {
     Host,
     /// Another container's, by name or id.
     Container(String),
+}
+
+/// Who a container's users are outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserNamespaceMode {
+    /// The engine's own: root's are the machine's, an ordinary user's those that he was given.
+    #[default]
+    Host,
+    /// A namespace in which the engine's user has the id that he has outside, or these.
+    KeepId {
+        /// His user id inside.
+        uid: Option<u32>,
+        /// His group id inside.
+        gid: Option<u32>,
+    },
+    /// Ids that no other container has.
+    Auto {
+        /// How many.
+        size: Option<u32>,
+    },
+}
+
+impl std::str::FromStr for UserNamespaceMode {
+    type Err = String;
+
+    /// `--userns`'s text: `host`, `keep-id[:uid=N,gid=N]`, `auto[:size=N]`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (mode, options) = text.split_once(':').unwrap_or((text, ""));
+        let unknown = || format!("invalid --userns {text:?}: use host, keep-id[:uid=N,gid=N] or auto[:size=N]");
+        let mut values = BTreeMap::new();
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            let (name, number) = option.split_once('=').ok_or_else(unknown)?;
+            // The last number stands for "none" everywhere.
+            let number = number.parse::<u32>().ok().filter(|n| *n != u32::MAX).ok_or_else(unknown)?;
+            values.insert(name, number);
+        }
+        let mode = match mode {
+            "" | "host" => UserNamespaceMode::Host,
+            "keep-id" => UserNamespaceMode::KeepId { uid: values.remove("uid"), gid: values.remove("gid") },
+            "auto" => UserNamespaceMode::Auto { size: values.remove("size") },
+            _ => return Err(unknown()),
+        };
+        if values.is_empty() && mode != (UserNamespaceMode::Auto { size: Some(0) }) { Ok(mode) } else { Err(unknown()) }
+    }
+}
+
+impl std::fmt::Display for UserNamespaceMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, options) = match self {
+            UserNamespaceMode::Host => ("host", [None, None]),
+            UserNamespaceMode::KeepId { uid, gid } => {
+                ("keep-id", [uid.map(|n| format!("uid={n}")), gid.map(|n| format!("gid={n}"))])
+            }
+            UserNamespaceMode::Auto { size } => ("auto", [size.map(|n| format!("size={n}")), None]),
+        };
+        let options: Vec<String> = options.into_iter().flatten().collect();
+        let colon = if options.is_empty() { "" } else { ":" };
+        write!(f, "{name}{colon}{}", options.join(","))
+    }
 }
 
 /// One `-v`, `--mount` or `--tmpfs`.

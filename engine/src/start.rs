@@ -2,6 +2,7 @@
 
 use crate::attach::{Control, socket_pair};
 use crate::config::ContainerConfig;
+use crate::idmap;
 use crate::monitor::request::{JoinedNamespace, MESSAGE_VERSION, MonitorRequest, NetworkRequest, Report};
 use crate::net::DEFAULT_NETWORK;
 use crate::{
@@ -23,7 +24,8 @@ impl Engine {
         let config = ContainerConfig::load(&self.store().container_dir(&row.id))?;
         Engine::check_mounts(&config)?;
         self.clear_leftovers(&row.id)?;
-        let request = self.monitor_request(&row, config, attach.is_some())?;
+        let mut request = self.monitor_request(&row, config, attach.is_some())?;
+        let mut warnings = self.map_layers(&row, &mut request)?;
         let (attached, client) = match attach {
             None => (None, None),
             Some(options) => {
@@ -33,7 +35,7 @@ impl Engine {
                 (Some(attached), Some(theirs))
             }
         };
-        let warnings = self.run_monitor(&row, &request, lock, client)?;
+        warnings.extend(self.run_monitor(&row, &request, lock, client)?);
         Ok(Started { id: row.id, attached, warnings })
     }
 
@@ -98,6 +100,15 @@ impl Engine {
             has_client,
             config,
         })
+    }
+
+    /// For an ordinary user's container with ids of its own: its layers' copies with such owners.
+    fn map_layers(&self, row: &ContainerRow, request: &mut MonitorRequest) -> Result<Vec<String>> {
+        let map = request.config.id_map.as_ref().filter(|_| self.config().rootless.is_some());
+        let Some(map) = map else { return Ok(Vec::new()) };
+        let (layers, copied) = self.store().mapped_layers(row, &map.name(), &|uid, gid| map.outside(uid, gid))?;
+        request.layers = layers;
+        Ok(idmap::announce_copies(copied, &request.config.spec.image))
     }
 
     fn network_request(&self, id: &str, config: &ContainerConfig) -> Result<NetworkRequest> {

@@ -330,12 +330,12 @@ impl Step<'_> {
         std::fs::create_dir_all(&folder).map_err(|e| EngineError::io("make", &folder, e))?;
         let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         self.network = match (&step.network, &self.request.network) {
-            (NetworkMode::None, _) => Network::isolated()?,
-            (_, Some(network)) => Network::bridged(network, &self.request.id, &[])?,
+            (NetworkMode::None, _) => Network::isolated(None)?,
+            (_, Some(network)) => Network::bridged(network, &self.request.id, &[], None)?,
             _ => match &self.request.user_network {
                 Some(programs) => {
                     let resolve = files::needs_name_server(&config, addresses)?;
-                    Network::of_user(programs, &folder, &[], resolve)?
+                    Network::of_user(programs, &folder, &[], resolve, None)?
                 }
                 None => Network::foreign(),
             },
@@ -348,7 +348,7 @@ impl Step<'_> {
             })?;
         }
         let parent = step.upper.parent().unwrap_or(std::path::Path::new("/"));
-        let mounted = root::mount(&step.layers, &step.upper, parent)?;
+        let mounted = root::mount(&step.layers, &step.upper, parent, root::Owners::Own)?;
         let user: UserSpec = step.user.parse().map_err(|e| EngineError::Invalid(format!("{e}")))?;
         let user = runtime::resolve_user(mounted.as_fd(), &user).map_err(runtime::RuntimeError::from)?;
         ocispec::ensure_workdir(mounted.as_fd(), &step.cwd)?;
@@ -400,7 +400,7 @@ impl Step<'_> {
             let StepSource::Layers { folders, writes } = &mount.source else { continue };
             let mount_of = |writes: Option<&PathBuf>| match writes {
                 None => root::view(folders),
-                Some(upper) => root::mount(folders, upper, upper.parent().unwrap_or(upper)),
+                Some(upper) => root::mount(folders, upper, upper.parent().unwrap_or(upper), root::Owners::Own),
             };
             sources.push(MountSource { destination: PathBuf::from(&mount.target), mount: mount_of(writes.as_ref())? });
         }

@@ -34,11 +34,13 @@ pub fn mac_address(address: Ipv4Addr) -> [u8; 6] {
 
 /// A new network namespace with its loopback interface up and docker's two sysctls set (unprivileged ports from 0,
 /// ping for all groups). The calling thread is back in its own namespace when this returns; other threads never leave it.
-pub fn new_namespace() -> Result<OwnedFd> {
-    namespace::create(|| {
+///
+/// It belongs to the user namespace `owner`, else to the caller's; with one it is for single-threaded callers only.
+pub fn new_namespace(owner: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    namespace::create(owner, || {
         namespace::write_setting("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
         let ping = "/proc/sys/net/ipv4/ping_group_range";
-        if linux::userns::is_initial() {
+        if linux::userns::is_initial_now() {
             namespace::write_setting(ping, "0 2147483647")?;
         } else {
             // Groups of this user namespace alone; where they are in no order outside, it is root alone who can ping.

@@ -36,10 +36,17 @@ pub(crate) fn inside<T>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> Result
     result
 }
 
-/// A new namespace in which `work` was done. In a user namespace for single-threaded callers only.
-pub(crate) fn create(work: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
-    if !linux::userns::is_initial() {
-        let made = from_child(Namespaces::NETWORK, || work().and_then(|()| Ok(vec![own()?])))?;
+/// A new namespace in which `work` was done, of the user namespace `owner` or of this one. With an owner, and in a user
+/// namespace, for single-threaded callers only.
+pub(crate) fn create(owner: Option<BorrowedFd<'_>>, work: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
+    if owner.is_some() || !linux::userns::is_initial() {
+        let namespaces = if owner.is_some() { Namespaces::none() } else { Namespaces::NETWORK };
+        let made = from_child(namespaces, || {
+            if let Some(owner) = owner {
+                become_owner(owner).map_err(|e| during(|| "make a network namespace".to_owned())(e.errno))?;
+            }
+            work().and_then(|()| Ok(vec![own()?]))
+        })?;
         let none = || std::io::Error::other("it sent none");
         return made.into_iter().next().ok_or_else(none).map_err(during(|| "make a network namespace".to_owned()));
     }
@@ -50,6 +57,16 @@ pub(crate) fn create(work: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
     let result = own().and_then(|namespace| work().map(|()| namespace));
     enter(home.as_fd())?;
     result
+}
+
+/// In a child: root of a user namespace, in a new network namespace of its.
+fn become_owner(user_namespace: BorrowedFd<'_>) -> std::result::Result<(), linux::CallError> {
+    linux::process::join_namespace(user_namespace, Namespaces::USER)?;
+    // The settings belong to its root.
+    rustix::thread::set_thread_gid(rustix::process::Gid::ROOT)
+        .and_then(|()| rustix::thread::set_thread_uid(rustix::process::Uid::ROOT))
+        .map_err(|errno| linux::CallError::new("setresuid", "root of the user namespace", errno))?;
+    linux::process::unshare(Namespaces::NETWORK)
 }
 
 /// The longest error that a child tells, in bytes.

@@ -128,7 +128,7 @@ fn a_bridge_of_an_earlier_life_gets_the_new_address() {
         ensure(&later).unwrap();
         let shown = run("ip addr show ctr0");
         assert!(shown.contains("172.18.0.1/16") && shown.contains("02:42:ac:12:00:01"), "{shown}");
-        let namespace = network::new_namespace().unwrap();
+        let namespace = network::new_namespace(None).unwrap();
         let endpoint = network::Endpoint { container: "x".into(), address: Ipv4Addr::new(172, 18, 0, 2) };
         network::connect(std::os::fd::AsFd::as_fd(&namespace), &later, &endpoint).unwrap();
         assert!(within(&namespace, || within_tcp_refused(world::OUTSIDE)));
@@ -190,7 +190,7 @@ fn networks_are_apart() {
         let mut second = network::BridgeNetwork::default_for("", "172.18.0.0/16".parse().unwrap());
         second.bridge = "br-second".to_owned();
         ensure(&second).unwrap();
-        let (one, two) = (world.container(2), network::new_namespace().unwrap());
+        let (one, two) = (world.container(2), network::new_namespace(None).unwrap());
         let endpoint = network::Endpoint { container: "two".into(), address: Ipv4Addr::new(172, 18, 0, 2) };
         network::connect(std::os::fd::AsFd::as_fd(&two), &second, &endpoint).unwrap();
         assert!(within(&two, || within_tcp_refused(world::OUTSIDE)));

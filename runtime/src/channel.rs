@@ -3,6 +3,7 @@
 
 use crate::RuntimeError;
 use linux::CallError;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -149,6 +150,18 @@ pub(crate) fn receive<T: DeserializeOwned>(channel: BorrowedFd<'_>) -> Result<Op
 /// Cuts a text so that a message made of it fits.
 pub(crate) fn bounded(text: &str) -> String {
     text.chars().take(MAX_MESSAGE / 16).collect()
+}
+
+/// Waits for the channel; false when the helper at its other end was killed without a word: then nobody may ever speak.
+pub(crate) fn has_news(channel: BorrowedFd<'_>, helper: BorrowedFd<'_>) -> Result<bool, RuntimeError> {
+    let mut fds = [PollFd::from_borrowed_fd(channel, PollFlags::IN), PollFd::from_borrowed_fd(helper, PollFlags::IN)];
+    loop {
+        match poll(&mut fds, None) {
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(CallError::new("poll", "", errno).into()),
+        }
+    }
 }
 
 #[cfg(test)]

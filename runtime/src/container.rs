@@ -2,7 +2,7 @@
 
 use crate::channel::{self, FromInit, ToInit};
 use crate::plan::{Plan, plan};
-use crate::{Cgroup, OCI_VERSION, RuntimeError, hooks, init, process};
+use crate::{Cgroup, OCI_VERSION, RuntimeError, birth, hooks, init, process};
 use linux::process::{Forked, Namespaces};
 use linux::userns::{self, IdRange};
 use linux::{CallError, resolve};
@@ -168,7 +168,11 @@ fn create_in(
     let pid_namespace = plan.joined.iter().find(|(kind, ..)| *kind == Namespaces::PID).map(|(.., fd)| fd.try_clone());
     let pid_namespace = pid_namespace.transpose().map_err(|e| RuntimeError::file("dup", "the pid namespace", e))?;
     let (ours, theirs) = channel::pair()?;
-    let (pid, pidfd) = fork_init(plan, theirs, pid_namespace)?;
+    let (pid, pidfd) = if plan.joins_user_namespace() {
+        birth::within(plan, theirs, ours.as_fd(), |pid| raise_limits(pid, spec))?
+    } else {
+        fork_init(plan, theirs, pid_namespace)?
+    };
     let mut maker = Maker { channel: ours, pidfd, pid };
     let ready = maker.accompany(created, spec, |pid| {
         let state = identity.state("creating", pid.as_raw_nonzero().get());

@@ -190,7 +190,7 @@ impl Watch {
     /// Starts the process as soon as it is born and ready, in whichever order that is heard; the end of the stream is the exec.
     fn until_executed(&mut self, helper: BorrowedFd<'_>) -> Result<(), RuntimeError> {
         loop {
-            if self.born.is_none() && !self.has_news(helper)? {
+            if self.born.is_none() && !channel::has_news(self.channel.as_fd(), helper)? {
                 return Err(RuntimeError::Init(DIED.to_owned()));
             }
             match channel::receive::<FromInit>(self.channel.as_fd())? {
@@ -230,18 +230,6 @@ impl Watch {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return,
-            }
-        }
-    }
-
-    /// Waits for the channel; false when the helper was killed without a word: then nobody may ever speak.
-    fn has_news(&self, helper: BorrowedFd<'_>) -> Result<bool, RuntimeError> {
-        let mut fds = [PollFd::new(&self.channel, PollFlags::IN), PollFd::from_borrowed_fd(helper, PollFlags::IN)];
-        loop {
-            match poll(&mut fds, None) {
-                Ok(_) => return Ok(!fds[0].revents().is_empty()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(CallError::new("poll", "", errno).into()),
             }
         }
     }

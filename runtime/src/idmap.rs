@@ -56,8 +56,10 @@ fn joined_user_namespace(container: Option<&Linux>) -> Option<PathBuf> {
     user.path().clone().filter(|path| !path.as_os_str().is_empty())
 }
 
-/// A user namespace of this mapping. Nobody lives in it: the mount that is made by it keeps it.
-fn user_namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd, RuntimeError> {
+/// A user namespace of this mapping in which nobody lives: the descriptor, and what is made by it, keep it.
+///
+/// Single-threaded callers only. Fails where this process may not map these ids.
+pub fn user_namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd, RuntimeError> {
     let (pid, pidfd) = match linux::process::fork_into(Namespaces::USER, None)? {
         Forked::Parent { pid, pidfd } => (pid, pidfd),
         Forked::Child => loop {

@@ -3,9 +3,9 @@
 //! [`create`] makes everything up to the point of executing the program, [`Created::start`] executes
 //! it, [`exec`] adds a process. The caller is single-threaded (asserted): the container's init is a
 //! plain fork of it that goes on in Rust.
-#![allow(clippy::todo)]
 
 mod attributes;
+mod birth;
 pub mod capabilities;
 mod cgroup;
 mod channel;
@@ -31,5 +31,6 @@ pub use container::{
 pub use defaults::{OCI_VERSION, capability_sets, default_spec};
 pub use error::RuntimeError;
 pub use exec::{ExecRequest, Executed, exec};
+pub use idmap::user_namespace;
 pub use plan::check;
 pub use user::{ResolvedUser, UserError, resolve_groups, resolve_user, resolve_user_in};

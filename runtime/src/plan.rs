@@ -35,6 +35,8 @@ pub(crate) struct Plan<'a> {
     /// Made or joined.
     pub(crate) own_cgroup_namespace: bool,
     pub(crate) joined: Vec<(Namespaces, PathBuf, OwnedFd)>,
+    /// The init was born in its namespaces and groups.
+    pub(crate) is_entered: bool,
     pub(crate) in_user_namespace: bool,
     /// The maker is not root of the machine.
     pub(crate) by_ordinary_user: bool,
@@ -63,6 +65,12 @@ pub(crate) struct Plan<'a> {
     pub(crate) container_hooks: &'a [Hook],
     /// In the container, right before the program.
     pub(crate) start_hooks: &'a [Hook],
+}
+
+impl Plan<'_> {
+    pub(crate) fn joins_user_namespace(&self) -> bool {
+        self.joined.iter().any(|(kind, ..)| *kind == Namespaces::USER)
+    }
 }
 
 pub(crate) fn namespace_of(kind: LinuxNamespaceType) -> Namespaces {
@@ -178,8 +186,13 @@ pub(crate) fn plan<'a>(
         checked(spec, request.netns.is_some(), warnings)?;
     let joined = namespaces.open()?;
     let created = namespaces.created;
+    let own_users = created.contains(Namespaces::USER) || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER);
     let with_source = |(wanted, options): (&Mount, MountOptions)| {
-        let source = idmap::source(wanted, &options, linux)?;
+        let source = idmap::source(wanted, &options, linux)?.or_else(|| {
+            // Its init may not be let through to them. Where this fails it tries itself, and says why.
+            let recursive = bind_of(wanted, &options).filter(|_| own_users && created.contains(Namespaces::MOUNT))?;
+            mount::clone_tree(wanted.source().as_deref()?, recursive).ok()
+        });
         Ok(PlannedMount { wanted: wanted.clone(), options, source })
     };
     let mounts = mounts.into_iter().map(with_source).collect::<Result<Vec<_>, RuntimeError>>()?;
@@ -193,14 +206,13 @@ pub(crate) fn plan<'a>(
         propagation,
         netns: request.netns,
         by_ordinary_user: !linux::userns::is_machines_root(),
-        in_user_namespace: !linux::userns::is_initial()
-            || created.contains(Namespaces::USER)
-            || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER),
+        in_user_namespace: !linux::userns::is_initial() || own_users,
         own_cgroup_namespace: namespaces.own(LinuxNamespaceType::Cgroup),
         new_cgroup_namespace: created.contains(Namespaces::CGROUP),
         clocks,
         created: created.without(Namespaces::CGROUP).without(Namespaces::TIME),
         joined,
+        is_entered: false,
         dev_is_bound: mounts.iter().any(is_bound_dev),
         mounts,
         devices: linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
@@ -234,6 +246,12 @@ pub(crate) fn plan<'a>(
         extra_fds: request.extra_fds,
         listener: None,
     })
+}
+
+/// Whether a mount is a bind, and then whether with all below it.
+pub(crate) fn bind_of(wanted: &Mount, options: &MountOptions) -> Option<bool> {
+    let is_bind = wanted.typ().as_deref().unwrap_or("bind") == "bind";
+    options.bind.or(is_bind.then_some(true))
 }
 
 fn mounts(spec: &Spec) -> Result<Vec<(&Mount, MountOptions)>, RuntimeError> {

@@ -90,3 +90,65 @@ fn an_ordinary_user_runs_with_his_own_id() {
     assert_eq!(words, ["0", "0", &USER.to_string(), "1"]);
     assert_eq!(fs::metadata(bundle.rootfs().join("made")).unwrap().uid(), USER);
 }
+
+/// A process in a namespace that was made for the test, ended with it.
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn new(unshare: &[&str]) -> Holder {
+        let program = ["sh", "-c", "echo up; exec sleep 1000"];
+        let mut command = Command::new("unshare");
+        let mut child = command.args(unshare).args(program).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
+        for file in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{}/{file}", child.id()), format!("0 {FIRST} {COUNT}")).unwrap();
+        }
+        Holder(child)
+    }
+
+    fn namespace(&self, name: &str) -> String {
+        format!("/proc/{}/ns/{name}", self.0.id())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// As containerd has it for pods: user and network namespace are there before the container, the one of the other.
+#[test]
+fn a_user_namespace_and_one_of_its_networks_are_joined() {
+    let holder = Holder::new(&["--user", "--net"]);
+    // Only who has a say in the network's own user namespace may bring up its loopback.
+    let script = "cat /proc/self/uid_map; readlink /proc/self/ns/net; id -u; mkdir /x && mount -t tmpfs t /x && \
+                  hostname inside && hostname && ip link set lo up && echo all";
+    let mut bundle = Bundle::sh(script);
+    in_user_namespace(&mut bundle, FIRST, COUNT);
+    bundle.json(|spec| {
+        for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+            for (kind, name) in [("user", "user"), ("network", "net")] {
+                if namespace["type"] == kind {
+                    namespace["path"] = json!(holder.namespace(name));
+                }
+            }
+        }
+        spec["linux"].as_object_mut().unwrap().remove("uidMappings");
+        spec["linux"].as_object_mut().unwrap().remove("gidMappings");
+        for set in ["bounding", "effective", "permitted"] {
+            let set = spec["process"]["capabilities"][set].as_array_mut().unwrap();
+            set.extend([json!("CAP_SYS_ADMIN"), json!("CAP_NET_ADMIN")]);
+        }
+        spec["linux"].as_object_mut().unwrap().remove("seccomp");
+        spec["root"]["readonly"] = json!(false);
+    });
+    give(&bundle, FIRST);
+    let ran = bundle.run();
+    assert_eq!(ran.code, 0, "{} {}", ran.out, ran.err);
+    let net = fs::read_link(holder.namespace("net")).unwrap();
+    let words: Vec<&str> = ran.out.split_whitespace().collect();
+    assert_eq!(words[1..], [&FIRST.to_string(), &COUNT.to_string(), net.to_str().unwrap(), "0", "inside", "all"]);
+    assert!(bundle.cgroups_left().is_empty());
+}

@@ -159,6 +159,9 @@ pub(crate) struct ContainerOptions {
     /// The cgroup namespace: private or host
     #[arg(long, value_name = "MODE")]
     pub(crate) cgroupns: Option<String>,
+    /// The user namespace: host, keep-id (its user has the id he has outside) or auto (ids that no other container has)
+    #[arg(long, value_name = "MODE")]
+    pub(crate) userns: Option<String>,
     /// Parent of the container's cgroup
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,
@@ -268,9 +271,6 @@ pub(crate) struct UnsupportedOptions {
     pub(crate) runtime: Option<String>,
     /// Not supported yet
     #[arg(long, hide = true)]
-    pub(crate) userns: Option<String>,
-    /// Not supported yet
-    #[arg(long, hide = true)]
     pub(crate) link: Vec<String>,
     /// Not supported yet
     #[arg(long, hide = true)]
@@ -303,9 +303,6 @@ impl UnsupportedOptions {
         ];
         let many = [("--link", &self.link), ("--storage-opt", &self.storage_opt)];
         let host = |v: &Option<String>, fine: &[&str]| v.as_deref().is_some_and(|v| !fine.contains(&v));
-        if host(&self.userns, &["", "host"]) {
-            return Some("--userns");
-        }
         if host(&self.isolation, &["", "default"]) {
             return Some("--isolation");
         }

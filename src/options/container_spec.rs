@@ -73,6 +73,7 @@ impl ContainerOptions {
         spec.ipc = namespace("--ipc", self.ipc.as_deref(), true)?;
         spec.uts = namespace("--uts", self.uts.as_deref(), false)?;
         spec.cgroupns = namespace("--cgroupns", self.cgroupns.as_deref(), false)?;
+        spec.userns = self.userns.as_deref().unwrap_or_default().parse().map_err(flag)?;
         spec.cgroup_parent = self.cgroup_parent.clone();
         spec.oom_score_adj = self.oom_score_adj;
         spec.platform = self.platform.clone();

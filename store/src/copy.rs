@@ -1,4 +1,4 @@
-//! Copying a tree: an image's folder into a new volume.
+//! Copying a tree: an image's folder into a new volume, a layer for other owners.
 
 use crate::layer::extract::open_beneath;
 use crate::{Result, StoreError};
@@ -15,28 +15,43 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// How a copy differs from what is copied.
+pub(crate) struct Rules<'a> {
+    /// The user and group that get what belongs to these.
+    pub(crate) owner: &'a dyn Fn(u32, u32) -> (u32, u32),
+    /// Which extended attributes come along.
+    pub(crate) keeps: fn(&[u8]) -> bool,
+}
+
+/// A file of an image as a file of its own: without overlay's marks.
+pub(crate) const CONTENT: Rules<'static> =
+    Rules { owner: &|uid, gid| (uid, gid), keeps: crate::layer::extract::is_kept };
+
 /// Copies all in `from`, and `from`'s own attributes, into the folder `to`.
-pub(crate) fn copy_tree(from: BorrowedFd<'_>, to: &Path) -> Result<()> {
+pub(crate) fn copy_tree(from: BorrowedFd<'_>, to: &Path, rules: &Rules<'_>) -> Result<()> {
     let source = open_beneath(from, b".", ResolveFlags::empty()).map_err(StoreError::io("open", "source folder"))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let target = rustix::fs::open(to, flags, Mode::empty()).map_err(StoreError::io("open", to))?;
     let stat = rustix::fs::fstat(&source).map_err(StoreError::io("inspect", "source folder"))?;
-    Copy { links: HashMap::new() }.folder(&source, &target, &stat, to)
+    Copy { links: HashMap::new(), rules }.folder(&source, &target, &stat, to)
 }
 
-struct Copy {
+struct Copy<'a> {
+    rules: &'a Rules<'a>,
     /// Where files with several names went first: folder and name.
     links: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
 }
 
-impl Copy {
+impl Copy<'_> {
     fn folder(&mut self, from: &OwnedFd, to: &OwnedFd, stat: &Stat, shown: &Path) -> Result<()> {
         for name in sorted_names(from).map_err(StoreError::io("list", shown))? {
             self.entry(from, to, &name, &shown.join(OsStr::from_bytes(&name)))?;
         }
         let failed = |e: Errno| StoreError::io("set attributes of", shown)(e);
-        copy_xattrs(from.as_fd(), to.as_fd(), OsStr::new(""), shown)?;
-        fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))).map_err(failed)?;
+        let (uid, gid) = self.owner(stat);
+        // Before the attributes: a change of owner takes capabilities away.
+        fchown(to, Some(uid), Some(gid)).map_err(failed)?;
+        self.xattrs(from.as_fd(), to.as_fd(), OsStr::new(""), shown)?;
         fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(failed)?;
         futimens(to, &times(stat)).map_err(failed)
     }
@@ -85,28 +100,33 @@ impl Copy {
             }
         }
         let failed = |e: Errno| StoreError::io("set attributes of", shown)(e);
-        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        let (uid, gid) = self.owner(&stat);
         chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         if kind != FileType::Symlink {
             chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty()).map_err(failed)?;
         }
-        copy_xattrs(from.as_fd(), to.as_fd(), name, shown)?;
+        self.xattrs(from.as_fd(), to.as_fd(), name, shown)?;
         utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
-}
 
-fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<()> {
-    let failed = |e: linux::CallError| StoreError::io("copy attributes of", shown)(e);
-    for (key, value) in file::xattrs(from, name).map_err(failed)? {
-        if !crate::layer::extract::is_kept(key.as_bytes()) {
-            continue;
-        }
-        match file::set_xattr(to, name, &key, &value) {
-            Err(e) if matches!(e.errno, Errno::OPNOTSUPP | Errno::PERM) => {}
-            other => other.map_err(failed)?,
-        }
+    fn owner(&self, stat: &Stat) -> (Uid, Gid) {
+        let (uid, gid) = (self.rules.owner)(stat.st_uid, stat.st_gid);
+        (Uid::from_raw(uid), Gid::from_raw(gid))
     }
-    Ok(())
+
+    fn xattrs(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<()> {
+        let failed = |e: linux::CallError| StoreError::io("copy attributes of", shown)(e);
+        for (key, value) in file::xattrs(from, name).map_err(failed)? {
+            if !(self.rules.keeps)(key.as_bytes()) {
+                continue;
+            }
+            match file::set_xattr(to, name, &key, &value) {
+                Err(e) if matches!(e.errno, Errno::OPNOTSUPP | Errno::PERM) => {}
+                other => other.map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 fn times(stat: &Stat) -> Timestamps {

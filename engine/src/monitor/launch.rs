@@ -12,7 +12,7 @@ use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as listen_on, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{DirBuilder, OpenOptions};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -46,20 +46,35 @@ pub(crate) fn listen(run_dir: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Namespaces that outlive a restart.
+#[derive(Clone, Copy)]
+pub(crate) struct Namespaces<'a> {
+    pub(crate) network: Option<BorrowedFd<'a>>,
+    pub(crate) users: Option<BorrowedFd<'a>>,
+}
+
 /// Makes the container: its program waits for [`Created::start`], its streams are connected.
 pub(crate) fn create(
     request: &MonitorRequest,
-    namespace: Option<BorrowedFd<'_>>,
+    namespaces: Namespaces<'_>,
     streams: &mut Streams,
 ) -> Result<(Created, Vec<String>)> {
     let config = &request.config;
-    let root = root::mount(&request.layers, &request.folder.join(UPPER), &request.folder)?;
+    let root = root::mount(
+        &request.layers,
+        &request.folder.join(UPPER),
+        &request.folder,
+        root::Owners::of(config, namespaces.users),
+    )?;
     let user: UserSpec = config.user.parse().map_err(|e| EngineError::Invalid(format!("{e}")))?;
     let user = runtime::resolve_user(root.as_fd(), &user).map_err(runtime::RuntimeError::from)?;
     let groups = runtime::resolve_groups(root.as_fd(), &config.spec.group_add).map_err(runtime::RuntimeError::from)?;
-    ocispec::ensure_workdir(root.as_fd(), &config.workdir)?;
-    let joined = joined(request);
-    let owner = (user.uid, user.gid);
+    if config.id_map.is_none() {
+        // Else its owner is to be the container's root, and so its maker.
+        ocispec::ensure_workdir(root.as_fd(), &config.workdir)?;
+    }
+    let joined = joined(request, namespaces.users);
+    let owner = config.outside(user.uid, user.gid);
     let input = SpecInput { config, user, groups, files: &request.files, joined: &joined };
     let (spec, mut warnings) = ocispec::build(&input)?;
     if request.cgroup.is_empty() {
@@ -77,7 +92,7 @@ pub(crate) fn create(
         bundle: &request.folder,
         root: Root::Mounted(root),
         stdio,
-        netns: namespace,
+        netns: namespaces.network,
         mount_sources: Vec::new(),
         cgroup: cgroup_request(&request.cgroup),
         die_with_parent: true,
@@ -99,7 +114,7 @@ pub(crate) fn cgroup_request(path: &str) -> CgroupRequest {
     if path.is_empty() { CgroupRequest::Inherit } else { CgroupRequest::Path(path.to_owned()) }
 }
 
-fn joined(request: &MonitorRequest) -> Vec<(LinuxNamespaceType, PathBuf)> {
+fn joined(request: &MonitorRequest, users: Option<BorrowedFd<'_>>) -> Vec<(LinuxNamespaceType, PathBuf)> {
     let file = |(kind, pid): &(JoinedNamespace, i32)| {
         let (kind, name) = match kind {
             JoinedNamespace::Network => (LinuxNamespaceType::Network, "net"),
@@ -109,7 +124,8 @@ fn joined(request: &MonitorRequest) -> Vec<(LinuxNamespaceType, PathBuf)> {
         };
         (kind, PathBuf::from(format!("/proc/{pid}/ns/{name}")))
     };
-    request.joined.iter().map(file).collect()
+    let users = users.map(|fd| (LinuxNamespaceType::User, PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))));
+    request.joined.iter().map(file).chain(users).collect()
 }
 
 /// Pipes for a program of this user (who may open them anew by /dev/stdout), and our ends.

@@ -17,6 +17,7 @@ pub(crate) mod root;
 pub(crate) mod streams;
 
 use crate::hidden::Inherited;
+use crate::idmap::IdMap;
 use crate::protocol::{self, Failure, FrameKind, StopRequest};
 use crate::state::{STATE_VERSION, State, boot_id};
 use crate::{EngineError, ExitStatus, NetworkMode, ProcessId, Result, Status};
@@ -62,6 +63,8 @@ struct Monitor {
     presence: Presence,
     streams: Streams,
     network: Network,
+    /// The container's user namespace, for all its restarts.
+    users: Option<OwnedFd>,
     signals: SignalQueue,
     state: State,
     /// When to SIGKILL a program that was asked to stop.
@@ -94,6 +97,7 @@ impl Monitor {
             presence,
             streams,
             network: Network::default(),
+            users: None,
             signals,
             state,
             kill_at: None,
@@ -152,14 +156,16 @@ impl Monitor {
     /// The network of the container, for all its restarts.
     fn connect(&mut self) -> Result<()> {
         let config = &self.request.config;
+        self.users = config.id_map.as_ref().map(IdMap::namespace).transpose()?;
+        let users = self.users.as_ref().map(AsFd::as_fd);
         let addresses = files::Addresses::of(self.request.network.as_ref(), self.request.user_network.is_some());
         self.network = match (&config.spec.network, &self.request.network) {
-            (NetworkMode::None, _) => Network::isolated()?,
-            (_, Some(request)) => Network::bridged(request, &config.id, &config.publish)?,
+            (NetworkMode::None, _) => Network::isolated(users)?,
+            (_, Some(request)) => Network::bridged(request, &config.id, &config.publish, users)?,
             _ => match &self.request.user_network {
                 Some(programs) => {
                     let resolve = files::needs_name_server(config, addresses)?;
-                    Network::of_user(programs, &self.request.run_dir, &config.publish, resolve)?
+                    Network::of_user(programs, &self.request.run_dir, &config.publish, resolve, users)?
                 }
                 None => Network::foreign(),
             },
@@ -178,7 +184,9 @@ impl Monitor {
 
     /// Makes the container and executes its program.
     fn launch(&mut self) -> Result<Created> {
-        let (mut created, warnings) = launch::create(&self.request, self.network.namespace(), &mut self.streams)?;
+        let namespaces =
+            launch::Namespaces { network: self.network.namespace(), users: self.users.as_ref().map(AsFd::as_fd) };
+        let (mut created, warnings) = launch::create(&self.request, namespaces, &mut self.streams)?;
         self.warnings.extend(warnings);
         self.state.status = Status::Running;
         self.state.boot_id = boot_id();

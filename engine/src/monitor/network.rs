@@ -29,9 +29,9 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Loopback alone, in a namespace of its own.
-    pub(crate) fn isolated() -> Result<Network> {
-        Ok(Network { namespace: Some(network::new_namespace()?), ..Network::default() })
+    /// Loopback alone, in a namespace of its own. With `users`, here and below, it belongs to that user namespace.
+    pub(crate) fn isolated(users: Option<BorrowedFd<'_>>) -> Result<Network> {
+        Ok(Network { namespace: Some(network::new_namespace(users)?), ..Network::default() })
     }
 
     /// The host's, or another container's: nothing of ours.
@@ -40,9 +40,14 @@ impl Network {
     }
 
     /// On the default bridge, with these ports published.
-    pub(crate) fn bridged(request: &NetworkRequest, id: &str, publish: &[PortRequest]) -> Result<Network> {
+    pub(crate) fn bridged(
+        request: &NetworkRequest,
+        id: &str,
+        publish: &[PortRequest],
+        users: Option<BorrowedFd<'_>>,
+    ) -> Result<Network> {
         let warnings = network::ensure(&request.network)?;
-        let namespace = network::new_namespace()?;
+        let namespace = network::new_namespace(users)?;
         let endpoint = Endpoint { container: id.to_owned(), address: request.address };
         network::connect(namespace.as_fd(), &request.network, &endpoint)?;
         let published = network::publish(&request.network, request.address, publish)?;
@@ -58,9 +63,10 @@ impl Network {
         folder: &Path,
         publish: &[PortRequest],
         resolve: bool,
+        users: Option<BorrowedFd<'_>>,
     ) -> Result<Network> {
         let published = network::listen(publish)?;
-        let namespace = network::new_namespace()?;
+        let namespace = network::new_namespace(users)?;
         let connection = programs.connect(namespace.as_fd(), folder, resolve)?;
         let specs = published.iter().map(|port| port.spec.clone()).collect();
         let (namespace, connection) = (Some(namespace), Some(connection));

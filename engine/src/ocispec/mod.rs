@@ -53,10 +53,16 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<(Spec, Vec<String>)> {
     }
     shm_size(asked.shm_size_bytes, &mut mounts);
     host_ipc(&asked.ipc, &mut mounts);
-    mounts.extend(file_mounts(config, input.files));
+    // What is the engine's own holds ids as the container knows them.
+    let maps = config.id_map.as_ref().is_some_and(|map| !map.is_identity()) && linux::userns::is_initial();
+    mounts.extend(file_mounts(config, input.files).into_iter().map(|mount| if maps { mapped(mount) } else { mount }));
     let mut own: Vec<&MountPoint> = config.mounts.iter().collect();
     own.sort_by_key(|mount| Path::new(&mount.target).components().count());
-    mounts.extend(own.into_iter().map(user_mount));
+    let is_own = |mount: &MountPoint| matches!(mount.kind, MountKind::Volume | MountKind::Image);
+    mounts.extend(own.into_iter().map(|mount| match user_mount(mount) {
+        bind if maps && is_own(mount) => mapped(bind),
+        bind => bind,
+    }));
 
     if let Some(root) = spec.root_mut() {
         root.set_readonly(Some(asked.read_only));
@@ -205,6 +211,14 @@ pub(crate) fn bind(source: &Path, target: &str, read_only: bool, propagation: &s
         .set_source(Some(source.to_owned()))
         .set_options(Some(options));
     mount
+}
+
+/// A bind mount whose files have the container's ids.
+fn mapped(mut bind: Mount) -> Mount {
+    let mut options = bind.options().clone().unwrap_or_default();
+    options.push("ridmap".to_owned());
+    bind.set_options(Some(options));
+    bind
 }
 
 /// A tmpfs with docker's options and these over them.

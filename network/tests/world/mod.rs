@@ -76,7 +76,7 @@ impl World {
 
     pub fn container(&self, last: u8) -> Container {
         let address = Ipv4Addr::new(172, 17, 0, last);
-        let namespace = new_namespace().unwrap();
+        let namespace = new_namespace(None).unwrap();
         connect(namespace.as_fd(), &self.network, &Endpoint { container: "test".into(), address }).unwrap();
         Container { namespace, address }
     }

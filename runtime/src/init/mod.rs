@@ -38,10 +38,14 @@ pub(crate) struct Setup<'a> {
 
 /// The whole life of the init; never returns. Its maker learns of a failure through the channel.
 pub(crate) fn run(plan: Plan<'_>, channel: OwnedFd) -> ! {
-    let failure = match live(plan, channel.as_fd()) {
+    match live(plan, channel.as_fd()) {
         Ok(never) => match never {},
-        Err(failure) => failure,
-    };
+        Err(failure) => give_up(failure, channel),
+    }
+}
+
+/// Tells the maker why there will be no container, and ends.
+pub(crate) fn give_up(failure: Failure, channel: OwnedFd) -> ! {
     let failure = Failure { message: bounded(&failure.message), ..failure };
     // If nobody listens any more there is nobody to tell.
     let _told = channel::send(channel.as_fd(), &FromInit::Failed(failure), None);
@@ -53,7 +57,10 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
     let mut plan = ManuallyDrop::new(plan);
     let plan = &mut *plan;
     // First of all, while this is the only thread in no new cgroup namespace yet: cheap only for oneself.
-    plan.membership.enter()?;
+    if !plan.is_entered {
+        plan.membership.enter()?;
+        join_namespaces(plan)?;
+    }
     let pid_outside = pid_outside(&plan.process);
     enter_namespaces(plan, channel)?;
     if plan.has_runtime_hooks {
@@ -131,7 +138,7 @@ pub(crate) fn ask(channel: BorrowedFd<'_>, request: &FromInit) -> Result<(), Fai
     }
 }
 
-fn enter_namespaces(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Failure> {
+fn join_namespaces(plan: &Plan<'_>) -> Result<(), Failure> {
     if let Some(netns) = plan.netns {
         linux::process::join_namespace(netns, Namespaces::NETWORK)
             .map_err(|e| Failure::set_up(format!("join the network namespace: {e}")))?;
@@ -140,16 +147,25 @@ fn enter_namespaces(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Fail
         linux::process::join_namespace(namespace.as_fd(), *kind)
             .map_err(|e| Failure::set_up(format!("join namespace {}: {e}", path.display())))?;
     }
+    Ok(())
+}
+
+/// Root of the user namespace this process has come to, whoever it was.
+pub(crate) fn become_root() -> Result<(), Failure> {
+    set_dumpable(DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_thread_gid(rustix::process::Gid::ROOT)
+        .and_then(|()| rustix::thread::set_thread_uid(rustix::process::Uid::ROOT))
+        .map_err(|e| Failure::set_up(format!("become root of the user namespace: {e}")))
+}
+
+fn enter_namespaces(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Failure> {
     if plan.created.contains(Namespaces::USER) {
         if plan.by_ordinary_user {
             // Until then its files in /proc are root's, and the maps not this user's to write.
             set_dumpable(DumpableBehavior::Dumpable)?;
         }
         ask(channel, &FromInit::MapIds)?;
-        set_dumpable(DumpableBehavior::NotDumpable)?;
-        rustix::thread::set_thread_gid(rustix::process::Gid::ROOT)
-            .and_then(|()| rustix::thread::set_thread_uid(rustix::process::Uid::ROOT))
-            .map_err(|e| Failure::set_up(format!("become root of the user namespace: {e}")))?;
+        become_root()?;
     }
     if plan.new_cgroup_namespace {
         linux::process::unshare(Namespaces::CGROUP)?;

@@ -4,7 +4,7 @@ use super::Setup;
 use super::copy_up;
 use crate::channel::Failure;
 use crate::mount_options::MountOptions;
-use crate::plan::PlannedMount;
+use crate::plan::{PlannedMount, bind_of};
 use linux::mount::{self, Attributes, FsOption};
 use linux::{CallError, procfs, resolve};
 use oci_spec::runtime::Mount;
@@ -44,16 +44,15 @@ fn mount_one(setup: &mut Setup<'_>, mount: &PlannedMount) -> Result<(), Failure>
     if let Some(source) = setup.plan.mount_sources.iter().find(|s| s.destination == *destination) {
         return attach_bind(setup, &source.mount, destination, options);
     }
-    let kind = wanted.typ().as_deref().unwrap_or("bind");
-    if let Some(recursive) = options.bind.or((kind == "bind").then_some(true)) {
+    if let Some(recursive) = bind_of(wanted, options) {
         let source = wanted.source().as_deref().ok_or_else(|| Failure::set_up("a bind mount without a source"))?;
         let tree = mount::clone_tree(source, recursive).map_err(|e| missing_source(source, &e))?;
         return attach_bind(setup, &tree, destination, options);
     }
-    match kind {
+    match wanted.typ().as_deref().unwrap_or_default() {
         "proc" => attach_proc(setup, destination, options),
         "cgroup" | "cgroup2" => attach_cgroups(setup, destination, options),
-        _ => attach_filesystem(setup, wanted, kind, options),
+        kind => attach_filesystem(setup, wanted, kind, options),
     }
 }
 
