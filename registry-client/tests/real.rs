@@ -59,6 +59,33 @@ fn what_we_push_skopeo_reads_and_we_read_back() {
 }
 
 #[test]
+fn the_readmes_steps_list_tags_and_fetch_an_image() {
+    let server = Server::start(RegistryKind::Plain);
+    let (registry, to) = (client(), image(&server, "team/app:1"));
+    push_image(&registry, &to);
+    assert_eq!(registry.tags(&to).unwrap(), ["1"]);
+    let found = registry.manifest(&to).unwrap();
+    let (_, manifest) = registry.manifest_for(&to, found, &oci::Platform::host()).unwrap();
+    for blob in manifest.layers.iter().chain([&manifest.config]) {
+        let mut bytes = Vec::new();
+        registry.copy_blob(&to, blob, &mut bytes).unwrap();
+        assert!(blob.digest.matches(&bytes));
+    }
+    // A place that takes nothing is not the registry's fault.
+    struct Full;
+    impl std::io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let error = registry.copy_blob(&to, &manifest.config, &mut Full).unwrap_err();
+    assert!(matches!(error.cause(), Cause::Sink(_)), "{error}");
+}
+
+#[test]
 fn blobs_are_skipped_mounted_or_sent() {
     let server = Server::start(RegistryKind::Plain);
     let registry = client();

@@ -3,18 +3,13 @@
 
 mod common;
 
-use common::{client, quick};
+use common::{client, content, quick};
 use oci::{Descriptor, Digest, Hasher, MediaType, Reference};
 use registry_client::{BlobPush, ClientConfig, Registry, RegistryError};
 use std::io::{Cursor, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use test_support::http::{MemoryRegistry, Quirks, Reply, Server, answer};
-
-/// Some content that is its own proof of order.
-fn content(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|n| u8::try_from(n % 251).unwrap()).collect()
-}
 
 /// Pushes, and gives back the offsets at which the content was opened.
 fn push(client: &Registry, to: &Reference, blob: &Descriptor, whole: &[u8]) -> Result<Vec<u64>, RegistryError> {
@@ -121,6 +116,23 @@ fn a_registry_that_claims_more_than_it_was_sent_is_not_believed() {
         });
         push(&client(), &server.image("a"), &blob, &whole).unwrap_err();
         assert!(server.seen().iter().all(|seen| seen.method != "PATCH"), "{range}");
+    }
+}
+
+#[test]
+fn nor_one_that_claims_a_chunk_it_did_not_get() {
+    let whole = content(1_000_000);
+    let blob = Descriptor::of(MediaType::OCI_LAYER, &whole);
+    for range in ["0-999999", "0-99999999"] {
+        let server = Server::start(move |seen, _| match seen.method.as_str() {
+            "HEAD" => answer(404, "", ""),
+            "POST" => answer(202, "Location: /v2/a/blobs/uploads/1", ""),
+            "PUT" if seen.body.len() == 1_000_000 => answer(413, "", ""),
+            "PATCH" => answer(202, &format!("Location: /v2/a/blobs/uploads/2\nRange: {range}"), ""),
+            _ => answer(201, "", ""),
+        });
+        let error = push(&client(), &server.image("a"), &blob, &whole).unwrap_err().to_string();
+        assert!(error.contains("were sent, the registry says it has"), "{error}");
     }
 }
 
