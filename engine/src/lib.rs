@@ -3,6 +3,7 @@
 //! An [`Engine`] is a typed door to one data root: requests in, results and streams out. It keeps nothing in memory
 //! between calls – the store and the containers' own files are the state – so any number of processes may each have one.
 
+mod apparmor;
 mod attach;
 mod config;
 mod create;

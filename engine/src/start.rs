@@ -145,6 +145,7 @@ impl Engine {
         let null = File::open("/dev/null").map_err(|e| EngineError::io("open", "/dev/null", e))?;
         let client_fd = client.as_ref().map_or(null.as_fd(), AsFd::as_fd);
         let label: String = row.id.chars().take(12).collect();
+        crate::apparmor::load_default(&self.config().search_path);
         hidden::start(hidden::MONITOR, &label, [theirs.as_fd(), lock.as_fd(), client_fd])?;
         // The monitor alone holds these from now on.
         drop((theirs, lock, client));

@@ -192,6 +192,7 @@ impl Engine {
             return Err(EngineError::Invalid("a step without a command".to_owned()));
         }
         self.sweep_steps();
+        crate::apparmor::load_default(&self.config().search_path);
         let id = store::new_id()?;
         let rootless = self.config().rootless.is_some();
         let user_network = (rootless && request.network == NetworkMode::Bridge).then(|| self.user_network());

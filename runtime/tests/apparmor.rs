@@ -35,6 +35,10 @@ fn the_label_is_on_the_program_and_on_what_is_executed_later() {
         let mut said = vec![0; expected.len()];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
         assert_eq!(String::from_utf8_lossy(&said), expected);
+        let other = bundle.exec(&["--apparmor", "unconfined", "cat", "/secret"]);
+        assert_eq!((other.code, other.out.as_str()), (0, "told\n"), "{}", other.err);
+        let missing = bundle.exec(&["--apparmor", "no-such-profile", "true"]);
+        assert!(missing.code != 0 && missing.err.contains("no-such-profile"), "{}", missing.err);
         let ran = bundle.exec(&["sh", "-c", "cat /proc/self/attr/current /secret"]);
         assert!(ran.out == "ctr-test (enforce)\n" && ran.err.contains("Permission denied"), "{} {}", ran.out, ran.err);
         fs::write(bundle.rootfs().join("go"), "").unwrap();

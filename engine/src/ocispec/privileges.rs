@@ -37,7 +37,7 @@ struct SecurityOptions {
     no_new_privileges: bool,
     filtered: bool,
     masked: bool,
-    /// The profile asked for by name.
+    /// The profile asked for by name, or the one of all containers.
     apparmor: Option<String>,
 }
 
@@ -47,6 +47,9 @@ const APPARMOR: &str = "/sys/kernel/security/apparmor/profiles";
 fn security_options(asked: &ContainerSpec) -> Result<SecurityOptions> {
     let (filtered, masked) = (!asked.privileged, !asked.privileged);
     let mut options = SecurityOptions { no_new_privileges: false, filtered, masked, apparmor: None };
+    if !asked.privileged {
+        options.apparmor = crate::apparmor::default_profile();
+    }
     for option in &asked.security_opt {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         match (name, value) {
