@@ -387,3 +387,14 @@ fn restarts_on_failure_so_many_times() {
     assert_eq!(env.inspect("flaky", "/RestartCount"), 2);
     env.ctr("run --rm --restart always busybox true").fails(125).says_it_plainly();
 }
+
+/// EPERM would tell a program that it may not, and it gives up; ENOSYS that it must do without.
+#[test]
+fn a_call_younger_than_the_filter_is_one_the_kernel_lacks() {
+    let env = TestEnv::with_debian();
+    let script = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n\
+        for call in (9999, 167):\n  print(libc.syscall(call, 0, 0, 0), ctypes.get_errno())";
+    // 167 is swapoff's, which the filter knows and forbids.
+    let ran = env.ctr(["run", "--rm", "--network", "none", "debian:bookworm", "python3", "-c", script]).ok();
+    assert_eq!(ran.stdout(), "-1 38\n-1 1\n");
+}

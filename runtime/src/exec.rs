@@ -286,6 +286,7 @@ fn live(
         die_with_parent: request.die_with_parent,
         listener: None,
         extra_fds: request.extra_fds,
+        is_on_its_own: false,
         reaper: false,
         born_last,
         start_hooks: &[],

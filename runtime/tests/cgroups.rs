@@ -230,3 +230,36 @@ fn usage_is_counted_and_survivors_are_killed() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!group.exists(), "{}", value(&group, "cgroup.procs"));
 }
+
+#[test]
+fn exec_goes_to_a_group_below_the_container_s() {
+    let bundle = Bundle::sh("echo up; sleep 60");
+    let mut child = bundle.spawn();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    let groups: Vec<_> = bundle.cgroups_left().into_iter().map(|group| group.join("group")).collect();
+    let inside = |options: &[&str]| {
+        let words = [&["exec"], options, &[bundle.id.as_str(), "cat", "/proc/self/cgroup"]].concat();
+        bundle.runtime(&words)
+    };
+    let refused = inside(&["--cgroup", "part"]);
+    assert!(refused.code == 1 && refused.err.contains("no such control group"), "{}", refused.err);
+    for group in &groups {
+        fs::create_dir(group.join("part")).unwrap();
+        // Version 1 wants them said.
+        for setting in ["cpuset.cpus", "cpuset.mems"].iter().filter(|setting| group.join(setting).exists()) {
+            fs::write(group.join("part").join(setting), value(group, setting)).unwrap();
+        }
+    }
+    for name in ["part", "/part", "memory:part"] {
+        let ran = inside(&["--cgroup", name]);
+        let parts = ran.out.lines().filter(|line| line.ends_with(":/part")).count();
+        assert_eq!((ran.code, parts), (0, groups.len()), "{name}: {}{}", ran.out, ran.err);
+    }
+    let ran = inside(&["--cgroup", "/"]);
+    assert!(ran.code == 0 && !ran.out.contains("part"), "{}", ran.out);
+    // Out of the container's own there is no way.
+    let ran = inside(&["--cgroup", "../../.."]);
+    assert!(ran.code == 1 && ran.out.is_empty(), "{}", ran.out);
+    assert_eq!(bundle.runtime(&["kill", &bundle.id, "KILL"]).code, 0);
+    child.wait().unwrap();
+}

@@ -38,16 +38,22 @@ fn create_start_kill_delete() {
     }
 }
 
+/// As with runc: the start has succeeded, the program ended with 1, and its own streams say why.
 #[test]
-fn a_program_that_can_t_be_executed_is_told_to_who_starts_it() {
-    let bundle = Bundle::new(&["/script"]);
-    std::fs::write(bundle.rootfs().join("script"), "#!/no/such\n").unwrap();
-    std::fs::set_permissions(bundle.rootfs().join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .unwrap();
-    assert_eq!(bundle.create(&[&bundle.id]).code, 0);
-    let ran = bundle.runtime(&["start", &bundle.id]);
-    assert!(ran.code == 127 && ran.err.contains("/no/such"), "{} {}", ran.code, ran.err);
-    eventually("it stopped", || bundle.status() == "stopped");
+fn a_program_that_can_t_be_executed_says_why_itself() {
+    for (script, why) in [("#!/no/such\n", "the interpreter /no/such"), ("echo\n", "exec format error: a script needs")]
+    {
+        let bundle = Bundle::new(&["/script"]);
+        std::fs::write(bundle.rootfs().join("script"), script).unwrap();
+        std::fs::set_permissions(bundle.rootfs().join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        assert_eq!(bundle.create(&[&bundle.id]).code, 0);
+        let ran = bundle.runtime(&["start", &bundle.id]);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+        eventually("it stopped", || bundle.status() == "stopped");
+        let said = std::fs::read_to_string(bundle.path().join("create.err")).unwrap();
+        assert!(said.contains(why) && said.lines().count() == 1, "{said}");
+    }
 }
 
 #[test]

@@ -217,3 +217,18 @@ fn a_file_on_a_folder_is_told_as_such() {
         assert!(ran.code == 1 && ran.err.contains("not a directory: a file can't be mounted"), "{}", ran.err);
     }
 }
+
+/// No machine here has SELinux on; that it is asked at all is what can be seen.
+#[test]
+fn a_label_that_the_kernel_does_not_know_is_refused() {
+    let mut bundle = Bundle::sh("echo up; sleep 60");
+    let mut child = bundle.spawn();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
+    let ran = bundle.exec(&["--process-label", "system_u:system_r:none_t:s0", "echo", "ran"]);
+    assert!(ran.code != 0 && ran.out.is_empty() && ran.err.contains("security label"), "{}{}", ran.out, ran.err);
+    assert_eq!(bundle.runtime(&["kill", &bundle.id, "KILL"]).code, 0);
+    child.wait().unwrap();
+    bundle.json(|spec| spec["process"]["selinuxLabel"] = "system_u:system_r:none_t:s0".into());
+    let ran = bundle.run();
+    assert!(ran.code == 1 && ran.err.contains("security label"), "{}", ran.err);
+}

@@ -77,6 +77,9 @@ pub(super) fn exec(global: &Global, arguments: &[String]) -> Result<u8, CliError
 fn group(args: &Args, state: &State) -> Result<Cgroup, CliError> {
     let Some(name) = args.value("cgroup") else { return state.cgroup() };
     let name = name.rsplit_once(':').map_or(name, |(_, name)| name).trim_matches('/');
+    if Path::new(name).components().any(|part| part == std::path::Component::ParentDir) {
+        return Err(CliError::new(format!("--cgroup {name}: it must be below the container's own")));
+    }
     let group = if name.is_empty() { state.cgroup()? } else { Cgroup::open(&format!("{}/{name}", state.cgroup))? };
     if group.exists() { Ok(group) } else { Err(CliError::new(format!("--cgroup {name}: no such control group"))) }
 }

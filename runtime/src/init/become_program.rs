@@ -39,6 +39,8 @@ pub(crate) struct Environment<'a> {
     /// Where whoever starts it will connect, if that is not its maker.
     pub(crate) listener: Option<OwnedFd>,
     pub(crate) extra_fds: Vec<OwnedFd>,
+    /// Whoever starts it is to hear no more than that it was started.
+    pub(crate) is_on_its_own: bool,
     /// Stay as pid 1 and fork the program.
     pub(crate) reaper: bool,
     /// This process only does what takes privileges: the program's is forked off it last of all, without any.
@@ -88,6 +90,7 @@ pub(crate) fn run_program(environment: Environment<'_>) -> Result<Infallible, Fa
     };
     let connection = accept(&listener)?;
     drop(listener);
+    environment.is_on_its_own = true;
     let Err(failure) = start(&environment, connection.as_fd(), is_terminal, &path, home);
     // The maker is long gone; whoever starts the container is to hear it.
     let _told = channel::send(connection.as_fd(), &FromInit::Failed(failure), None);
@@ -359,6 +362,12 @@ fn execute(
     }
     let errno = linux::process::execute(path, &args, &env);
     let failure = program::diagnose(path, errno);
+    if environment.is_on_its_own {
+        // As with runc, to whose clients such a container has run: it ends with 1, and its own streams say why.
+        let why = format!("{}\n", failure.message);
+        let _written = rustix::io::write(rustix::stdio::stderr(), why.as_bytes());
+        linux::process::exit_now(1);
+    }
     channel::send(channel.as_fd(), &FromInit::Failed(failure), None)?;
     linux::process::exit_now(1)
 }

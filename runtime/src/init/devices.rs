@@ -129,7 +129,10 @@ fn make_file(folder: BorrowedFd<'_>, name: &Path) -> Result<OwnedFd, Failure> {
 
 fn make_links(setup: &Setup<'_>) -> Result<(), Failure> {
     let dev = resolve::create_dir(setup.root.as_fd(), Path::new("/dev"), 0o755)?;
-    for (target, name) in LINKS {
+    let proc = |target: &str| resolve::open(setup.root.as_fd(), Path::new(target), OFlags::PATH).is_ok();
+    // Not every kernel has it.
+    let links = LINKS.iter().filter(|(target, name)| *name != "core" || proc(target));
+    for (target, name) in links {
         match rustix::fs::symlinkat(*target, &dev, *name) {
             // An image's own /dev, where the spec mounts none, may have them.
             Ok(()) | Err(Errno::EXIST) => {}

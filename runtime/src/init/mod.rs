@@ -103,6 +103,7 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
         die_with_parent: plan.die_with_parent,
         listener: plan.listener.take(),
         extra_fds: std::mem::take(&mut plan.extra_fds),
+        is_on_its_own: false,
         reaper: plan.reaper,
         born_last: false,
         start_hooks: plan.start_hooks,
