@@ -198,7 +198,7 @@ fn plain() -> ProgressStyle {
 }
 
 fn moving() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}: {msg:32} [{bar:20}] {bytes_per_sec:>12} {eta:>4}")
+    ProgressStyle::with_template("{prefix}: {msg:28} [{bar:14}] {bytes_per_sec:>11} {eta:>4}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
