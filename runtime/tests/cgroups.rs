@@ -246,7 +246,8 @@ fn exec_goes_to_a_group_below_the_container_s() {
     for group in &groups {
         fs::create_dir(group.join("part")).unwrap();
         // Version 1 wants them said.
-        for setting in ["cpuset.cpus", "cpuset.mems"].iter().filter(|setting| group.join(setting).exists()) {
+        for setting in ["cpuset.cpus", "cpuset.mems"].iter().filter(|setting| group.join("part").join(setting).exists())
+        {
             fs::write(group.join("part").join(setting), value(group, setting)).unwrap();
         }
     }
