@@ -41,6 +41,8 @@ finish() {
     # What is mounted below is this namespace's own; it goes with it.
     grep -o " $work/[^ ]*" /proc/self/mounts | sort -r | xargs -r umount -l 2>/dev/null || true
     rm -rf --one-file-system "$work"
+    # The groups that docker made of --cgroup-parent.
+    find /sys/fs/cgroup -depth -type d -path '*/ctr-bench-build*' -exec rmdir {} + 2>/dev/null || true
 }
 trap finish EXIT
 
