@@ -46,3 +46,10 @@ pub use error::{Cause, RegistryError};
 pub use registry::{ManifestResponse, Registry};
 pub use rules::{RuleFiles, Rules, RulesError};
 pub use upload::BlobPush;
+
+/// Reads the value of a `WWW-Authenticate` header.
+#[cfg(fuzzing)]
+pub fn parse_challenges_for_fuzzing(value: &str) {
+    let challenges = challenge::parse(value);
+    assert!(challenges.len() <= value.len(), "more challenges than characters");
+}

@@ -54,3 +54,10 @@ pub use types::{
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
+
+/// Unpacks a plain tar as a layer into an empty folder.
+#[cfg(fuzzing)]
+pub fn unpack_for_fuzzing(tar: &[u8], root: &std::path::Path) -> Result<()> {
+    let marks = layer::extract::Marks { prefix: "user.overlay.", privileged: true };
+    layer::extract::extract(&mut TarReader::new(tar), root, marks).map(drop)
+}

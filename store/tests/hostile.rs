@@ -4,7 +4,7 @@
 mod kit;
 
 use kit::{Tar, ingest, open, xattr};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use store::Store;
 
@@ -15,6 +15,8 @@ fn links_lead_nowhere_but_into_the_layer() {
     std::fs::create_dir(&outside).unwrap();
     std::fs::write(outside.join("secret"), "s").unwrap();
     let out = outside.to_str().unwrap();
+    std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o711)).unwrap();
+    let mode = 0o711;
     let tars = [
         Tar::default().symlink("l", out).file("l/f", "x"),
         Tar::default().symlink("l", "../../../../../../../../../..").file(&format!("l{out}/f"), "x"),
@@ -29,6 +31,7 @@ fn links_lead_nowhere_but_into_the_layer() {
     for (i, tar) in tars.into_iter().enumerate() {
         ingest(&f.store, &tar.end()).unwrap_or_else(|e| panic!("{i}: {e}"));
     }
+    assert_eq!(std::fs::metadata(&outside).unwrap().mode() & 0o777, mode, "no chmod went through a link");
     let links =
         [Tar::default().symlink("l", out).link("h", "l/secret"), Tar::default().link("h", &format!("{out}/secret"))];
     for tar in links {
@@ -95,6 +98,25 @@ fn overlays_own_attributes_are_not_taken_from_a_tar() {
     let layer = ingest(&f.store, &Tar::default().pax(&records).dir("d/").end()).unwrap();
     assert_eq!(xattr(&layer.join("d"), "trusted.overlay.redirect"), None);
     assert_eq!(xattr(&layer.join("d"), "user.overlay.opaque"), None);
+}
+
+#[test]
+fn what_follows_the_archive_is_hashed_and_otherwise_ignored() {
+    let f = open();
+    let mut tar = Tar::default().file("x", "x").end();
+    tar.extend_from_slice(&Tar::default().file("hidden", "").end());
+    tar.extend_from_slice(b"and what is no tar at all");
+    let layer = ingest(&f.store, &tar).unwrap();
+    assert_eq!(std::fs::read_dir(layer).unwrap().count(), 1);
+}
+
+#[test]
+fn a_sparse_bomb_costs_no_space_and_a_longer_one_is_refused() {
+    let f = open();
+    // A terabyte of hole is a file of no blocks; more is refused in layer::read's own tests.
+    let records = [("GNU.sparse.major", "0"), ("GNU.sparse.size", "1099511627776"), ("GNU.sparse.map", "0,1")];
+    let layer = ingest(&f.store, &Tar::default().pax(&records).file("hole", "x").end()).unwrap();
+    assert!(std::fs::metadata(layer.join("hole")).unwrap().blocks() < 100);
 }
 
 proptest::proptest! {

@@ -3,7 +3,7 @@
 
 mod kit;
 
-use kit::{Fixture, Tar, from, gzip, ingest, is_whiteout, open, xattr};
+use kit::{Fixture, Tar, chain, from, gzip, ingest, is_whiteout, listing, open, xattr};
 use oci::{Descriptor, Digest, MediaType};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,49 +11,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use store::{Store, StoreError};
-
-/// Every file below, with what of it must survive.
-fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![root.to_owned()];
-    let mut inodes = BTreeMap::new();
-    while let Some(folder) = todo.pop() {
-        let mut entries: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
-        entries.sort();
-        for path in entries {
-            let meta = std::fs::symlink_metadata(&path).unwrap();
-            let name = path.strip_prefix(root).unwrap().to_owned();
-            let content = if meta.is_file() {
-                format!("{:?}", Digest::sha256(std::fs::read(&path).unwrap()))
-            } else {
-                String::new()
-            };
-            let target = std::fs::read_link(&path).map(|t| t.display().to_string()).unwrap_or_default();
-            let first = if meta.is_dir() || meta.rdev() == 0 && meta.file_type().is_char_device() {
-                String::new()
-            } else {
-                format!("{:?}", inodes.entry(meta.ino()).or_insert_with(|| name.clone()))
-            };
-            let capability = xattr(&path, "security.capability");
-            let time = if meta.file_type().is_char_device() { 0 } else { meta.mtime() };
-            found.insert(
-                name,
-                format!(
-                    "{:o} {}:{} {} {} {target} {content} {first} {capability:?}",
-                    if time == 0 { 0 } else { meta.mode() },
-                    meta.uid(),
-                    meta.gid(),
-                    meta.rdev(),
-                    time
-                ),
-            );
-            if meta.is_dir() {
-                todo.push(path);
-            }
-        }
-    }
-    found
-}
 
 #[test]
 fn a_layer_arrives_with_all_its_attributes() {
@@ -362,17 +319,6 @@ fn sweeping_takes_what_is_dead_and_leaves_what_lives() {
     let path = scratch.path().to_owned();
     drop(scratch);
     assert!(!path.exists());
-}
-
-/// Puts an image of these layers; returns its layers' folders.
-fn chain(f: &Fixture, tars: &[Vec<u8>]) -> Result<Vec<PathBuf>, StoreError> {
-    let mut config = oci::ImageConfig::default();
-    for tar in tars {
-        ingest(&f.store, tar)?;
-        config.rootfs.diff_ids.push(Digest::sha256(tar));
-    }
-    let id = f.store.put_built_image(&config, &[])?;
-    f.store.image_layers(&f.store.image(id.as_str())?)
 }
 
 fn mode(path: &Path) -> u32 {

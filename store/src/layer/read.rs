@@ -363,9 +363,13 @@ impl<R: BufRead> TarReader<R> {
     }
 }
 
-/// Seconds; a time before 1970 or a malformed one is no reason to refuse a layer.
+/// Seconds; a malformed time is no reason to refuse a layer.
 fn header_mtime(block: &[u8]) -> i64 {
-    number(&block[136..148]).ok().and_then(|n| i64::try_from(n).ok()).unwrap_or(0)
+    match &block[136..148] {
+        // Before 1970, as GNU tar writes it: base 256, two's complement.
+        [0xff, 0xff, 0xff, 0xff, tail @ ..] => tail.try_into().map_or(0, i64::from_be_bytes),
+        field => number(field).ok().and_then(|n| i64::try_from(n).ok()).unwrap_or(0),
+    }
 }
 
 fn verify_checksum(header: &Header) -> io::Result<()> {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
 use oci::{Descriptor, Digest, MediaType};
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -97,4 +98,60 @@ pub fn xattr(path: &Path, key: &str) -> Option<Vec<u8>> {
     let n = rustix::fs::lgetxattr(path, key, &mut value[..]).ok()?;
     value.truncate(n);
     Some(value)
+}
+
+/// Puts an image of these layers; returns its layers' folders.
+pub fn chain(f: &Fixture, tars: &[Vec<u8>]) -> Result<Vec<PathBuf>, StoreError> {
+    let mut config =
+        oci::ImageConfig { os: "linux".to_owned(), architecture: "amd64".to_owned(), ..oci::ImageConfig::default() };
+    for tar in tars {
+        ingest(&f.store, tar)?;
+        config.rootfs.diff_ids.push(Digest::sha256(tar));
+    }
+    let id = f.store.put_built_image(&config, &[])?;
+    f.store.image_layers(&f.store.image(id.as_str())?)
+}
+
+/// Every file below, with what of it must survive.
+pub fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    let mut inodes = BTreeMap::new();
+    while let Some(folder) = todo.pop() {
+        let mut entries: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            let meta = std::fs::symlink_metadata(&path).unwrap();
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            let content = if meta.is_file() {
+                format!("{:?}", Digest::sha256(std::fs::read(&path).unwrap()))
+            } else {
+                String::new()
+            };
+            let target = std::fs::read_link(&path).map(|t| t.display().to_string()).unwrap_or_default();
+            let first = if meta.is_dir() || meta.rdev() == 0 && meta.file_type().is_char_device() {
+                String::new()
+            } else {
+                format!("{:?}", inodes.entry(meta.ino()).or_insert_with(|| name.clone()))
+            };
+            let capability = xattr(&path, "security.capability");
+            let own = if meta.is_file() { xattr(&path, "user.own") } else { None };
+            let time = if meta.file_type().is_char_device() { 0 } else { meta.mtime() };
+            found.insert(
+                name,
+                format!(
+                    "{:o} {}:{} {} {} {target} {content} {first} {capability:?} {own:?}",
+                    if time == 0 { 0 } else { meta.mode() },
+                    meta.uid(),
+                    meta.gid(),
+                    meta.rdev(),
+                    time
+                ),
+            );
+            if meta.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    found
 }
