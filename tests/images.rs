@@ -170,3 +170,42 @@ fn inspect_and_history() {
     assert_eq!(all[0]["Os"], "linux");
     env.ctr("inspect busybox").ok().prints("RootFS");
 }
+
+#[test]
+fn what_each_layer_did() {
+    let env = TestEnv::new();
+    env.write("app/big", vec![1; 30_000]);
+    let file = "FROM busybox\nCOPY big /d/big\nCOPY big /d/other\nRUN rm /d/other && echo new > /d/big && mkdir /e && ln /d/big /e/hard\n\
+                RUN rm -r /d && mkdir /d && echo anew > /d/big && rm /bin/ls\n";
+    env.build("app", "app", file).ok();
+    let out = env.ctr("image diff --format json app").ok().stdout();
+    let layers: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(layers.len(), 5);
+    let changes = |layer: usize| -> Vec<String> {
+        let all = layers[layer]["Changes"].as_array().unwrap();
+        all.iter()
+            .map(|c| format!("{} {} {}", c["Kind"].as_str().unwrap(), c["Path"].as_str().unwrap(), c["Size"]))
+            .collect()
+    };
+    assert_eq!(changes(1), ["A /d 0", "A /d/big 30000"]);
+    assert_eq!(changes(2), ["A /d/other 30000"]);
+    let third = changes(3);
+    assert!(third.contains(&"D /d/other 30000".to_owned()) && third.contains(&"A /e 0".to_owned()), "{third:?}");
+    assert!(third.iter().any(|line| line.starts_with("C /d/big")), "{third:?}");
+    assert!(third.iter().any(|line| line.starts_with("A /e/hard")), "{third:?}");
+    assert_eq!(layers[3]["Hidden"], 60_000);
+    let fourth = changes(4);
+    assert!(fourth.contains(&"C /d/big 5".to_owned()), "{fourth:?}");
+    assert!(fourth.iter().any(|line| line.starts_with("D /bin/ls")), "{fourth:?}");
+    let out = env.ctr("image diff --summary app").ok();
+    out.prints(": 2 added, 0 changed, 0 removed  COPY")
+        .prints("hides 60kB")
+        .prints("are changed or removed again by later layers");
+    env.ctr("image diff app").ok().prints("D     30kB  /d/other\n");
+    env.ctr("image diff nothing").fails(1).says("No such image: nothing");
+    let out = env.ctr("image tree app").ok();
+    out.prints("Tags:     [app:latest]")
+        .prints("Top Layer of: [busybox:latest]\n")
+        .prints("└── ID: ")
+        .prints("Top Layer of: [app:latest]\n");
+}

@@ -5,8 +5,12 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use test_support::{Registry, RegistryKind, TestEnv, eventually, wait_for_exit};
 
@@ -238,6 +242,116 @@ fn of_full_disks_at_every_write() {
     works(&["pull", "-q", &remote], 97);
     works(&["load", "-q", "-i", "app.tar"], 151);
     works(&["build", "-q", "-t", "built", "ctx"], 151);
+}
+
+/// A way to the registry that notes what is asked for, and cuts each answer that brings blobs off after so many bytes, while it shall.
+struct Toll {
+    address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    cut_after: Arc<AtomicU64>,
+}
+
+impl Toll {
+    fn start(registry: &Registry) -> Toll {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let toll = Toll {
+            address: listener.local_addr().unwrap().to_string(),
+            asked: Arc::default(),
+            cut_after: Arc::new(AtomicU64::new(u64::MAX)),
+        };
+        let (upstream, asked, cut_after) = (registry.address(), toll.asked.clone(), toll.cut_after.clone());
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&upstream).unwrap();
+                let (requests, mut forward) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let (asked, cut_after) = (asked.clone(), cut_after.clone());
+                std::thread::spawn(move || {
+                    for line in BufReader::new(requests).split(b'\n').map_while(Result::ok) {
+                        let text = String::from_utf8_lossy(&line).trim().to_owned();
+                        if text.starts_with("GET ") || text.to_ascii_lowercase().starts_with("range:") {
+                            asked.lock().unwrap().push(text);
+                        }
+                        if forward.write_all(&[line, b"\n".to_vec()].concat()).is_err() {
+                            return;
+                        }
+                    }
+                    let _ = forward.shutdown(Shutdown::Write);
+                });
+                std::thread::spawn(move || {
+                    let (mut server, mut client, mut buffer, mut passed) = (server, client, [0; 16384], 0);
+                    while let Ok(count @ 1..) = server.read(&mut buffer) {
+                        passed += count as u64;
+                        if passed > cut_after.load(SeqCst) || client.write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = client.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        toll
+    }
+
+    /// What was asked for since the last time.
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+#[test]
+fn of_cuts_after_which_no_byte_is_fetched_twice() {
+    let registry = Registry::start(RegistryKind::Plain);
+    let (there, remote) = scene(&registry);
+    let blobs: u64 = fs::metadata(there.path("app.tar")).unwrap().len();
+    let toll = Toll::start(&registry);
+    let env = TestEnv::empty();
+    let name = remote.replace(&registry.address(), &toll.address);
+    toll.cut_after.store(700_000, SeqCst);
+    // Each connection ends after 700 kB: within the patience of one pull, or of a few.
+    let mut tries = 0;
+    while env.ctr(["pull", "-q", &name]).either(&[0, 1]).code() != 0 {
+        tries += 1;
+        assert!(tries < 20, "it comes no further");
+        let partial: u64 = names(&env.root().join("ingest"))
+            .iter()
+            .filter(|name| name.ends_with(".partial"))
+            .map(|name| fs::metadata(env.root().join("ingest").join(name)).unwrap().len())
+            .sum();
+        assert!(partial > 0, "what came is kept");
+    }
+    // Of the large layer's blob each request begins where the one before it ended.
+    let starts: Vec<u64> = toll
+        .asked()
+        .iter()
+        .filter_map(|line| line.split_once("bytes=")?.1.trim_end_matches('-').parse().ok())
+        .collect();
+    assert!(starts.len() >= 3, "{starts:?}");
+    assert!(starts.windows(2).all(|pair| pair[0] < pair[1]), "{starts:?}");
+    assert!(starts.windows(2).all(|pair| pair[1] - pair[0] > 400_000), "all that came was kept: {starts:?}");
+    assert!(starts.last().unwrap() < &blobs);
+    env.ctr(["run", "--rm", "--network", "none", &name]).ok().prints("made\n");
+}
+
+#[test]
+fn of_eight_pulls_of_which_one_fetches_each_layer() {
+    let registry = Registry::start(RegistryKind::Plain);
+    let (_there, remote) = scene(&registry);
+    let toll = Toll::start(&registry);
+    let env = TestEnv::empty();
+    let name = remote.replace(&registry.address(), &toll.address);
+    let pulls: Vec<_> = (0..8).map(|_| env.invoke(["pull", "-q", &name]).spawn()).collect();
+    for pull in pulls {
+        pull.wait().ok();
+    }
+    let words = ["inspect", "--raw", "--tls-verify=false", &format!("docker://{remote}")];
+    let manifest = Command::new("skopeo").args(words).output().unwrap().stdout;
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let asked = toll.asked();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        let count = asked.iter().filter(|line| line.starts_with("GET ") && line.contains(digest)).count();
+        assert_eq!(count, 1, "{digest}: {asked:#?}");
+    }
 }
 
 #[test]

@@ -69,6 +69,8 @@ commands! {
     create ["create", "container create"] First false;
     copy ["copy", "image copy"] Anywhere false;
     history ["history", "image history"] Anywhere false;
+    image_diff ["image diff"] Anywhere false;
+    image_tree ["image tree"] Anywhere false;
     import ["import", "image import"] Anywhere false;
     init ["init"] Anywhere true;
     inspect ["inspect"] Anywhere false;

@@ -16,6 +16,7 @@
 
 mod archive;
 mod cache;
+mod changes;
 mod check;
 mod compression;
 mod containers;
@@ -42,6 +43,7 @@ mod usage;
 mod volumes;
 
 pub use archive::{ArchiveWriter, ImageArchive, choose_image};
+pub use changes::{Change, ChangeKind, LayerChanges};
 pub use check::Finding;
 pub use error::StoreError;
 pub use id::new_id;

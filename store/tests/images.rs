@@ -335,6 +335,21 @@ fn what_a_power_cut_damaged_is_noticed_and_mended_where_it_can_be() {
 }
 
 #[test]
+fn a_damaged_blob_is_not_saved() {
+    let f = open();
+    image(&f.store, &["a"], &["x"]);
+    let found = f.store.image("x").unwrap();
+    f.store.manifest_of(&found).unwrap();
+    let blob = f.store.layer_blob(&found.config.rootfs.diff_ids[0]).unwrap();
+    let path = f.store.root().join("blobs/sha256").join(blob.digest.hex());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let error = f.store.save(&["x"], ArchiveFormat::Oci, &mut std::io::sink()).unwrap_err();
+    assert!(matches!(error, StoreError::DigestMismatch { .. }), "{error}");
+}
+
+#[test]
 fn a_lost_database_is_made_anew_from_the_files() {
     let mut f = open();
     let id = image(&f.store, &["a", "b"], &["x", "y:2"]);

@@ -5,9 +5,8 @@ mod kit;
 
 use kit::{Fixture, Tar, chain, from, gzip, ingest, is_whiteout, listing, open, xattr};
 use oci::{Descriptor, Digest, MediaType};
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use store::{Store, StoreError};

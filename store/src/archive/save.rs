@@ -4,9 +4,10 @@
 use super::Result;
 use crate::layer_tar::{Purpose, write_layer};
 use crate::{ArchiveFormat, Image, Store, StoreError};
-use oci::{Descriptor, Document, Index, Manifest, MediaType, Reference};
+use oci::{Descriptor, Document, Hasher, Index, Manifest, MediaType, Reference};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 
@@ -82,6 +83,33 @@ fn texts(names: &[Reference]) -> Vec<String> {
     names.iter().map(Reference::to_string).collect()
 }
 
+/// A blob on its way out, hashed: after a power cut a file may have the right length and the wrong bytes.
+struct Verified {
+    file: File,
+    hasher: Hasher,
+    count: u64,
+}
+
+impl Read for Verified {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+impl Verified {
+    fn finish(self, blob: &Descriptor) -> Result<()> {
+        // Nothing is read of what the archive has already.
+        let got = self.hasher.finish();
+        if got == blob.digest || self.count == 0 {
+            return Ok(());
+        }
+        Err(StoreError::DigestMismatch { what: "blob", expected: blob.digest.clone(), got })
+    }
+}
+
 /// The names an image is saved under: the one it was asked for by, or all if that was an id.
 fn tags_for(asked: &str, image: &Image) -> Vec<Reference> {
     match asked.parse::<Reference>() {
@@ -125,7 +153,9 @@ impl<W: Write> ArchiveWriter<W> {
             return Err(StoreError::BadImage { image: image.id.to_string(), why });
         };
         for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
-            self.blob(blob, &mut store.blob(&blob.digest)?)?;
+            let mut content = Verified { file: store.blob(&blob.digest)?, hasher: blob.digest.hasher(), count: 0 };
+            self.blob(blob, &mut content)?;
+            content.finish(blob)?;
         }
         self.blob(&descriptor, &mut bytes.as_slice())?;
         Ok((descriptor, manifest))
