@@ -8,6 +8,7 @@ use registry_client::Registry;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
+use store::StoreError;
 
 type Progress<'a> = &'a (dyn Fn(PullEvent) + Sync);
 
@@ -61,10 +62,15 @@ impl Engine {
         });
         let before = self.store().image(&name.to_string()).ok().map(|image| image.id);
         if let Some(image_id) = self.already_here(request, &digest) {
-            if name.tag().is_some() {
-                self.store().tag(&image_id, &name)?;
+            let tagged = if name.tag().is_some() { self.store().tag(&image_id, &name) } else { Ok(()) };
+            match tagged {
+                // Another process removed it just now: it is pulled as if it had never been there.
+                Err(StoreError::NoSuchImage(_)) => {}
+                other => {
+                    other?;
+                    return Ok(Pulled { up_to_date: before.as_ref() == Some(&image_id), image_id, digest });
+                }
             }
-            return Ok(Pulled { up_to_date: before.as_ref() == Some(&image_id), image_id, digest });
         }
         let wanted = request.platform.clone().unwrap_or_else(Platform::host);
         let named = named.map_or_else(|| registry.manifest(reference), Ok)?;
