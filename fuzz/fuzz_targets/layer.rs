@@ -12,7 +12,7 @@ const PATHS: [&str; 12] = ["a", "b", "a/b", "b/a", "a/f", "b/d/x", ".wh.a", "a/.
 const KINDS: &[u8] = b"0001234567xgLKS5";
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = PathBuf::from(format!("/dev/shm/ctr-fuzz-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("ctr-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("outside/d")).expect("a folder");
     std::fs::write(folder.join("outside/f"), "untouched").expect("a file");
     folder
