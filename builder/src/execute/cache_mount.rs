@@ -56,20 +56,20 @@ impl Cache {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
         let path = folder.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(fail)?;
-        let data = folder.join("data");
-        // Whoever makes the folder must be alone in it, and sees then whether another was first.
-        let is_new = !data.exists() && operation != FlockOperation::NonBlockingLockExclusive;
-        let first = if is_new { FlockOperation::LockExclusive } else { operation };
-        match flock(&lock, first) {
+        match flock(&lock, operation) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(errno) => return Err(fail(errno.into())),
         }
+        let data = folder.join("data");
         if !data.exists() {
-            self.make(folder, &data)?;
-        }
-        if is_new {
-            flock(&lock, operation).map_err(|errno| fail(errno.into()))?;
+            // A lock of its own: the other shares a step's whole life, and would let nobody in alone meanwhile.
+            let making = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("making"));
+            let making = making.map_err(fail)?;
+            flock(&making, FlockOperation::LockExclusive).map_err(|errno| fail(errno.into()))?;
+            if !data.exists() {
+                self.make(folder, &data)?;
+            }
         }
         Ok(Some((data, lock)))
     }
@@ -101,5 +101,31 @@ impl Cache {
             fs::remove_dir(&new).map_err(fail)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn a_shared_cache_is_shared_from_the_first_moment() {
+        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        for round in 0..200 {
+            let root = tempfile::tempdir().unwrap();
+            let cache = Cache { id: format!("{round}"), sharing: Sharing::Shared, mode: 0o755, owner, begin: None };
+            // Nobody gives it back before all have it.
+            let all_have_it = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let (_data, _lock) = cache.open(root.path()).unwrap();
+                        all_have_it.wait();
+                    });
+                }
+            });
+        }
     }
 }

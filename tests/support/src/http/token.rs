@@ -16,11 +16,14 @@ use tempfile::TempDir;
 /// Gives tokens to [`Registry::USER`] for everything, and to others for pulling from `public/…`.
 pub struct TokenServer {
     server: Server,
+    /// Not among what is shared: the server's thread never ends, and what it holds is never removed.
+    dir: TempDir,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    dir: TempDir,
+    /// Of the key and its certificate.
+    dir: PathBuf,
     /// Tokens that are to be out of date when they are handed out.
     stale: AtomicU64,
 }
@@ -37,9 +40,9 @@ impl TokenServer {
         let dir = tempfile::Builder::new().prefix("ctr-token-").tempdir().expect("a temporary folder");
         let words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem"];
         openssl(dir.path(), &[&words[..], &["-days", "2", "-subj", "/CN=ctr test tokens"]].concat(), b"");
-        let shared = Arc::new(Shared { dir, stale: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { dir: dir.path().to_owned(), stale: AtomicU64::new(0) });
         let inner = shared.clone();
-        TokenServer { server: Server::start(move |seen, _| inner.reply(seen)), shared }
+        TokenServer { server: Server::start(move |seen, _| inner.reply(seen)), dir, shared }
     }
 
     /// The URL that a registry names as its realm.
@@ -49,7 +52,7 @@ impl TokenServer {
 
     /// The certificate that a registry believes.
     pub fn certificate(&self) -> PathBuf {
-        self.shared.dir.path().join("cert.pem")
+        self.dir.path().join("cert.pem")
     }
 
     /// The requests so far.
@@ -81,7 +84,7 @@ impl Shared {
     }
 
     fn sign(&self, access: &[serde_json::Value], stale: bool) -> String {
-        let dir = self.dir.path();
+        let dir = &self.dir;
         let der = openssl(dir, &["x509", "-in", "cert.pem", "-outform", "DER"], b"");
         let header = serde_json::json!({ "alg": "RS256", "typ": "JWT", "x5c": [STANDARD.encode(der)] });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
