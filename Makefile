@@ -21,9 +21,12 @@ build: ## The release binaries, `ctr` and `ctr-runtime`
 demo: ## From nothing to a running web service and back, each command shown
 	@scripts/demo
 
+# What a process of the tests is told by, should it outlive them.
+test: export CTR_TEST_RUN := $(shell date +%s)-$(shell echo $$PPID)
 test: ## All tests: unit and end-to-end (as root, or the latter are few)
 	@scripts/test-deps
 	@scripts/base-images --tar >/dev/null
+	@scripts/leftovers before $(TARGET)/leftovers
 ifeq ($(NEXTEST),yes)
 	cargo test --workspace --profile e2e --doc --quiet
 	cargo nextest run --workspace --cargo-profile e2e
@@ -32,6 +35,7 @@ else
 endif
 	@[ "$$(id -u)" -ne 0 ] || scripts/demo
 	@scripts/test-vm --if-possible
+	@scripts/leftovers after $(TARGET)/leftovers
 
 test-vm: ## Control groups v2, old kernels, AppArmor: in virtual machines
 	@scripts/test-vm

@@ -182,15 +182,17 @@ fn a_container_is_lent_the_hosts_loopback_servers() {
         name_server("127.0.0.1");
         let container = world.container(2);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let mut child = world::spawn(
             std::process::Command::new(std::env::current_exe().unwrap())
+                // It is killed, and takes nothing away.
+                .env("TMPDIR", dir.path())
                 .args(["forwarder_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
                 .stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(theirs)))
                 .stdout(std::process::Stdio::null()),
         );
         linux::socket::send_fds(&ours, b"x", &[container.namespace.as_fd()]).unwrap();
         assert_eq!(linux::socket::receive_fds(&ours, &mut [0; 1]).unwrap().0, 1);
-        let dir = tempfile::tempdir().unwrap();
         let resolver = resolver_of(dir.path(), "nameserver 127.0.0.11\nnameserver 127.0.0.12\noptions timeout:1\n");
         within(&container.namespace, || {
             // A name server of the container's own is not in the way.

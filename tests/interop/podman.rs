@@ -5,6 +5,21 @@ use test_support::{IntoArgs, Invocation, TestEnv, base_image, eventually};
 
 struct Podman {
     sandbox: Sandbox,
+    _own_groups: OwnGroups,
+}
+
+/// A pod's conmons are in a group of podman's own, whatever it is told. Taken away when all in the sandbox have ended;
+/// another podman's is not let go by the kernel.
+struct OwnGroups;
+
+impl Drop for OwnGroups {
+    fn drop(&mut self) {
+        for mount in test_support::cgroup_mounts() {
+            for group in ["libpod_parent/conmon", "libpod_parent"] {
+                let _none_or_used = std::fs::remove_dir(mount.join(group));
+            }
+        }
+    }
 }
 
 impl Podman {
@@ -21,7 +36,7 @@ impl Podman {
                  [containers]\ndefault_ulimits = [\"nofile={files}:{files}\", \"nproc=4096:4096\"]\nlog_driver = \"k8s-file\"\n"
             ),
         );
-        let podman = Podman { sandbox };
+        let podman = Podman { sandbox, _own_groups: OwnGroups };
         podman.podman(["import".as_ref(), base_image("busybox").as_os_str(), "busybox".as_ref()]).run().ok();
         podman
     }
