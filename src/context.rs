@@ -9,11 +9,13 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use store::StoreOptions;
 
 /// The command line's surroundings.
 pub(crate) struct Context {
     root: Option<PathBuf>,
     state: Option<PathBuf>,
+    additional_stores: Vec<PathBuf>,
     authfile: Option<PathBuf>,
     engine: OnceCell<Engine>,
     /// Root of the machine, not of a user namespace.
@@ -31,6 +33,7 @@ impl Context {
         Context {
             root: None,
             state: None,
+            additional_stores: Vec::new(),
             authfile: None,
             engine: OnceCell::new(),
             is_root,
@@ -47,6 +50,11 @@ impl Context {
     /// `--state`.
     pub(crate) fn set_state(&mut self, path: PathBuf) {
         self.state = Some(path);
+    }
+
+    /// `--additional-store`, any number of times.
+    pub(crate) fn add_store(&mut self, path: PathBuf) {
+        self.additional_stores.push(path);
     }
 
     /// `--authfile`.
@@ -110,7 +118,19 @@ impl Context {
         let rootless = engine::enter_user_namespace(&identity)?;
         let mut config = EngineConfig::new(root, state);
         (config.rootless, config.search_path) = (rootless, search_path);
+        config.store = self.store_options()?;
         Ok(config)
+    }
+
+    /// Additional stores: the flags', else the environment's.
+    fn store_options(&self) -> Result<StoreOptions, CliError> {
+        let mut stores = self.additional_stores.clone();
+        if stores.is_empty() {
+            let list = self.env_set("CTR_ADDITIONAL_STORES").unwrap_or_default();
+            stores.extend(list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from));
+        }
+        let additional = stores.into_iter().map(|path| self.absolute(path)).collect::<Result<_, _>>()?;
+        Ok(StoreOptions { additional })
     }
 
     /// Takes away what killed commands left; whoever has used the engine does so last of all.
@@ -133,6 +153,7 @@ impl Context {
         if let Some(why) = engine.untold_limit() {
             self.warn(why);
         }
+        engine.store().unusable_stores().iter().for_each(|why| self.warn(why));
         Ok(self.engine.get_or_init(|| engine))
     }
 

@@ -67,7 +67,7 @@ fn globals<'a>(mut words: &'a [OsString], context: &mut Context) -> Result<Globa
         match name {
             "-h" | "--help" => return Ok(Globals::Help),
             "-v" | "--version" => return Ok(Globals::Version),
-            "--root" | "--state" => {
+            "--root" | "--state" | "--additional-store" => {
                 let value = match (value, words.first()) {
                     (Some(value), _) => OsString::from(value),
                     (None, Some(next)) => {
@@ -80,11 +80,15 @@ fn globals<'a>(mut words: &'a [OsString], context: &mut Context) -> Result<Globa
                     return Err(CliError::flag(format!("{name} needs a folder, but its value is empty")));
                 }
                 let path = PathBuf::from(value);
-                if name == "--root" { context.set_root(path) } else { context.set_state(path) }
+                match name {
+                    "--root" => context.set_root(path),
+                    "--state" => context.set_state(path),
+                    _ => context.add_store(path),
+                }
             }
             _ => {
-                let hint = match closest(name.trim_start_matches('-'), ["root", "state", "help", "version"].into_iter())
-                {
+                let known = ["root", "state", "additional-store", "help", "version"];
+                let hint = match closest(name.trim_start_matches('-'), known.into_iter()) {
                     Some(near) => format!("did you mean --{near}? See 'ctr --help'."),
                     None => "See 'ctr --help'.".to_owned(),
                 };
@@ -242,6 +246,9 @@ fn overview(context: &mut Context) -> Result<ExitCode, CliError> {
         "\nOptions:
       --root DIR    Where images and containers are kept (CTR_ROOT; /var/lib/ctr)
       --state DIR   Where sockets and locks are kept (CTR_STATE; /run/ctr)
+      --additional-store DIR
+                    Another data root whose images are used too and never written to; may be given
+                    several times (CTR_ADDITIONAL_STORES: folders with colons between)
   -h, --help        Show this help
   -v, --version     Show the version
 
@@ -269,7 +276,13 @@ pub(crate) fn full_tree() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A daemonless container engine: builds, moves and runs images")
         .arg(clap::Arg::new("root").long("root").value_hint(clap::ValueHint::DirPath))
-        .arg(clap::Arg::new("state").long("state").value_hint(clap::ValueHint::DirPath));
+        .arg(clap::Arg::new("state").long("state").value_hint(clap::ValueHint::DirPath))
+        .arg(
+            clap::Arg::new("additional-store")
+                .long("additional-store")
+                .action(clap::ArgAction::Append)
+                .value_hint(clap::ValueHint::DirPath),
+        );
     for (group, about) in GROUPS {
         let prefix = format!("{group} ");
         let mut command = Command::new(*group).about(*about);

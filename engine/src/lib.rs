@@ -57,13 +57,15 @@ pub use usage::{DiskUsage, Usage};
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use store::Store;
+use store::{Store, StoreOptions};
 
 /// Where an engine keeps its things. Everything that comes from the environment is read by the command line's owner.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// Images, layers, containers, volumes: `/var/lib/ctr`.
     pub root: PathBuf,
+    /// Additional stores, and how this one is kept.
+    pub store: StoreOptions,
     /// Sockets and locks, gone after a reboot: `/run/ctr`.
     pub state: PathBuf,
     /// Where logins, certificates and proxies for registries come from.
@@ -84,6 +86,7 @@ impl EngineConfig {
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> EngineConfig {
         EngineConfig {
             root: root.into(),
+            store: StoreOptions::default(),
             state: state.into(),
             registries: RegistrySettings::default(),
             rootless: None,
@@ -103,7 +106,7 @@ pub struct Engine {
 impl Engine {
     /// Opens the data root; its folders are made where missing. Cheap: nothing is scanned.
     pub fn open(config: EngineConfig) -> Result<Engine> {
-        let store = Store::open(&config.root)?;
+        let store = Store::open_with(&config.root, &config.store)?;
         let tag = net::tag_of(&config.root);
         Ok(Engine { config, store, tag })
     }

@@ -41,7 +41,9 @@ impl Engine {
             let is_used = !self.store().volume_users(&volume.name)?.is_empty();
             usage.volumes.add(is_used, disk_usage(&self.store().volume_data(&volume.name)));
         }
-        let images = self.store().images()?;
+        let mut images = self.store().images()?;
+        // What an additional store has takes nothing here.
+        images.retain(|image| !image.read_only);
         let entries = self.store().cache_entries()?;
         let of_images: BTreeSet<_> = images.iter().flat_map(|image| &image.diff_ids).collect();
         let in_use: BTreeSet<_> =

@@ -48,12 +48,15 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
     patterns.extend(args.name.as_deref());
     let rows = chosen.iter().flat_map(|image| rows(image, &patterns, &args, now)).collect();
     let digest = args.digests.then_some(("DIGEST", "Digest"));
+    // As podman does: only where there is anything to tell apart.
+    let read_only = images.iter().any(|image| image.read_only).then_some(("R/O", "ReadOnly"));
     let listing = Listing {
         rows,
         columns: [("REPOSITORY", "Repository"), ("TAG", "Tag")]
             .into_iter()
             .chain(digest)
             .chain([("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")])
+            .chain(read_only)
             .collect(),
         titles: &[("CREATED AT", "CreatedAt"), ("DIGEST", "Digest")],
         id: "ID",
@@ -122,6 +125,7 @@ fn rows(image: &ImageSummary, patterns: &[&str], args: &Args, now: Timestamp) ->
             "Containers": image.containers.to_string(),
             "SharedSize": "N/A",
             "UniqueSize": "N/A",
+            "ReadOnly": image.read_only.to_string(),
         })
     };
     let wanted = |name: &Reference| patterns.is_empty() || patterns.iter().any(|p| matches_pattern(name, p));

@@ -59,7 +59,8 @@ pub(crate) fn volumes(context: &mut Context, all: bool) -> Result<(), CliError> 
 pub(crate) fn images(context: &mut Context, all: bool) -> Result<(), CliError> {
     let running = running(context)?;
     let images = context.engine()?.store().images()?;
-    for image in images.iter().filter(|image| image.containers == 0 && (all || image.is_dangling())) {
+    for image in images.iter().filter(|image| !image.read_only && image.containers == 0 && (all || image.is_dangling()))
+    {
         let store = context.engine()?.store();
         let removed = store.remove_image(image.id.as_str(), true, &|id| running.contains(id))?;
         print_removed(context, &removed)?;

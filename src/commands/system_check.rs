@@ -17,8 +17,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
     // Not the engine: it would not open a damaged database.
-    let root = context.enter()?.root;
-    let findings = Store::check(&root, args.repair)?;
+    let config = context.enter()?;
+    let findings = Store::check(&config.root, &config.store, args.repair)?;
     for finding in &findings {
         context.print(format_args!("{}{}", finding.what, if finding.repaired { " (repaired)" } else { "" }))?;
     }

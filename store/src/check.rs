@@ -8,7 +8,7 @@ use crate::images::ImageRow;
 use crate::layout::Layout;
 use crate::lease::{self, lock_name};
 use crate::lock::Wait;
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, StoreOptions};
 use oci::Digest;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -28,15 +28,15 @@ impl Store {
     /// Looks at everything below `root`; reads all blobs and built layers. With `repair`, what can be mended is: lost rows are put
     /// back, damaged layers are unpacked again, and what cannot be used any more is removed. What others are just making is
     /// left alone; but a damaged database is made anew only while nobody else uses the store.
-    pub fn check(root: &Path, repair: bool) -> Result<Vec<Finding>> {
+    pub fn check(root: &Path, options: &StoreOptions, repair: bool) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
-        let store = match open_sound(root) {
+        let store = match open_sound(root, options) {
             Err(error @ StoreError::Database { .. }) => {
                 findings.push(Finding { what: error.to_string(), repaired: repair });
                 if !repair {
                     return Ok(findings);
                 }
-                let (store, unreadable) = Store::rebuild(root)?;
+                let (store, unreadable) = Store::rebuild(root, options)?;
                 let lost =
                     |path: std::path::PathBuf| format!("{} cannot be read: nothing is known of it", path.display());
                 findings.extend(unreadable.into_iter().map(|path| Finding { what: lost(path), repaired: false }));
@@ -46,6 +46,9 @@ impl Store {
         };
         store.sweep()?;
         let mut check = Check { store: &store, repair, findings };
+        for error in store.unusable_stores() {
+            check.found(error.to_string(), || Ok(false));
+        }
         check.lost_rows()?;
         check.blobs()?;
         check.layers()?;
@@ -57,8 +60,8 @@ impl Store {
 }
 
 /// The store, if SQLite finds no fault with its database.
-fn open_sound(root: &Path) -> Result<Store> {
-    let store = Store::open(root)?;
+fn open_sound(root: &Path, options: &StoreOptions) -> Result<Store> {
+    let store = Store::open_with(root, options)?;
     let error = store.db.error("check");
     let said: Vec<String> =
         store.db.read("check", |tx| rows(tx, "PRAGMA quick_check(1)", (), |r| r.get(0)).map_err(error))?;
@@ -147,7 +150,9 @@ impl Check<'_> {
             drop(lock);
             self.found(format!("the layer {name} is damaged"), || store.renew_layer(name));
         }
-        for name in store.on_disk("layers")?.into_iter().filter(|name| !known.contains_key(name)) {
+        // Copies of an additional store's layers have no row.
+        let is_copy = |name: &String| !store.is_own(name) && store.seen_in(name).is_ok_and(|seen| seen.is_some());
+        for name in store.on_disk("layers")?.into_iter().filter(|name| !known.contains_key(name) && !is_copy(name)) {
             let Some(_lock) = lock_name(&store.layout, &name, Wait::Try)? else { continue };
             self.found(format!("the database does not know the layer {name}"), || {
                 store.bury(&store.layout.layer(&name)).map(|()| true)
@@ -161,12 +166,16 @@ impl Check<'_> {
         let store = self.store;
         let images = store.db.read("list the images", |tx| store.image_rows(tx))?;
         for image in images {
-            if let Some(manifest) = image.manifest.as_ref().filter(|m| !store.layout.blob(&m.digest).exists()) {
+            if let Some(manifest) = image.manifest.as_ref().filter(|m| store.blob_path(&m.digest).is_none()) {
                 let what = format!("the manifest {} of image {} is lost", manifest.digest, image.id.short());
                 self.found(what, || store.forget_manifest(&image).map(|()| true));
             }
             let Some(why) = store.unusable(&image)? else { continue };
             let users = store.containers_using(&image.id)?;
+            if store.is_elsewhere(&image)? {
+                self.found(format!("image {}: {why}", image.id.short()), || Ok(false));
+                continue;
+            }
             let what = match users.first() {
                 Some(user) => {
                     format!("image {}: {why}; the container {} uses it: remove both", image.id.short(), user.name)
@@ -250,6 +259,16 @@ impl Store {
             return Ok(Some(error.to_string()));
         }
         Ok(self.settle_chain(&image.diff_ids).err().map(|error| error.to_string()))
+    }
+
+    /// Whether what the image lacks was in an additional store: it is not lost for good.
+    fn is_elsewhere(&self, image: &ImageRow) -> Result<bool> {
+        for name in &image.layers {
+            if !self.is_own(name) && self.shared_layer(name).is_none() && self.seen_in(name)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Another manifest is made at the next push or save.

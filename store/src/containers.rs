@@ -27,6 +27,13 @@ impl Store {
         if let Some(name) = name.filter(|n| !is_name(n)) {
             return Err(StoreError::InvalidName { kind: "container", name: name.to_owned() });
         }
+        let shared = match new.image {
+            // Asked outside of the transaction: it reads files.
+            Some(id) if !self.shared.is_empty() => {
+                self.shared_image(id.as_str()).ok().flatten().map(|image| image.row.layers)
+            }
+            _ => None,
+        };
         let scratch = self.new_scratch()?;
         let dir = scratch.path().join("container");
         make_dir(&dir, 0o700)?;
@@ -42,7 +49,8 @@ impl Store {
         };
         self.db.write("create a container", |tx| {
             self.forget_vanished(tx)?;
-            made.layers = self.layers_for(tx, new.image)?;
+            made.layers = self.layers_for(tx, new.image, shared)?;
+            self.note_shared(tx, &made.layers)?;
             made.name = match name {
                 Some(name) => self.claim_name(tx, name)?,
                 None => self.make_up_name(tx)?,
@@ -72,12 +80,21 @@ impl Store {
         Ok(())
     }
 
-    fn layers_for(&self, tx: &Transaction<'_>, image: Option<&Digest>) -> Result<Vec<String>> {
+    /// The layers of an image here or, where there is none, of the additional store's (`shared`).
+    fn layers_for(
+        &self,
+        tx: &Transaction<'_>,
+        image: Option<&Digest>,
+        shared: Option<Vec<String>>,
+    ) -> Result<Vec<String>> {
         let Some(id) = image else { return Ok(Vec::new()) };
         let text: Option<String> = row(tx, "SELECT layers FROM image WHERE id = ?", [id.as_str()], |r| r.get(0))
             .map_err(self.db.error("look up an image"))?;
-        let text = text.ok_or_else(|| StoreError::NoSuchImage(id.to_string()))?;
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+        match (text, shared) {
+            (Some(text), _) => Ok(serde_json::from_str(&text).unwrap_or_default()),
+            (None, Some(layers)) => Ok(layers),
+            (None, None) => Err(StoreError::NoSuchImage(id.to_string())),
+        }
     }
 
     /// The name, if it is free or its holder is gone.

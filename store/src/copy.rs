@@ -23,6 +23,9 @@ pub(crate) struct Rules<'a> {
     pub(crate) keeps: fn(&[u8]) -> bool,
 }
 
+/// A file of a layer as it is.
+pub(crate) const EVERYTHING: Rules<'static> = Rules { owner: &|uid, gid| (uid, gid), keeps: |_| true };
+
 /// A file of an image as a file of its own: without overlay's marks.
 pub(crate) const CONTENT: Rules<'static> =
     Rules { owner: &|uid, gid| (uid, gid), keeps: crate::layer::extract::is_kept };
@@ -33,32 +36,43 @@ pub(crate) fn copy_tree(from: BorrowedFd<'_>, to: &Path, rules: &Rules<'_>) -> R
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let target = rustix::fs::open(to, flags, Mode::empty()).map_err(StoreError::io("open", to))?;
     let stat = rustix::fs::fstat(&source).map_err(StoreError::io("inspect", "source folder"))?;
-    Copy { links: HashMap::new(), rules }.folder(&source, &target, &stat, to)
+    Copy::new(rules).folder(&source, &target, &stat, to)
 }
 
-struct Copy<'a> {
+/// A copy under way.
+pub(crate) struct Copy<'a> {
     rules: &'a Rules<'a>,
     /// Where files with several names went first: folder and name.
     links: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    pub(crate) fn new(rules: &'a Rules<'a>) -> Copy<'a> {
+        Copy { links: HashMap::new(), rules }
+    }
+
     fn folder(&mut self, from: &OwnedFd, to: &OwnedFd, stat: &Stat, shown: &Path) -> Result<()> {
         for name in sorted_names(from).map_err(StoreError::io("list", shown))? {
-            self.entry(from, to, &name, &shown.join(OsStr::from_bytes(&name)))?;
+            self.entry((from, &name), (to, &name), &shown.join(OsStr::from_bytes(&name)))?;
         }
         let failed = |e: Errno| StoreError::io("set attributes of", shown)(e);
         let (uid, gid) = self.owner(stat);
         // Before the attributes: a change of owner takes capabilities away.
         fchown(to, Some(uid), Some(gid)).map_err(failed)?;
-        self.xattrs(from.as_fd(), to.as_fd(), OsStr::new(""), shown)?;
+        self.xattrs((from.as_fd(), OsStr::new("")), (to.as_fd(), OsStr::new("")), shown)?;
         fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(failed)?;
         futimens(to, &times(stat)).map_err(failed)
     }
 
-    fn entry(&mut self, from: &OwnedFd, to: &OwnedFd, bytes: &[u8], shown: &PathBuf) -> Result<()> {
-        let name = OsStr::from_bytes(bytes);
-        let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(StoreError::io("inspect", shown))?;
+    /// Copies a file or folder, each given as the folder it is in and its name there.
+    pub(crate) fn entry(
+        &mut self,
+        (from, from_bytes): (&OwnedFd, &[u8]),
+        (to, bytes): (&OwnedFd, &[u8]),
+        shown: &PathBuf,
+    ) -> Result<()> {
+        let (from_name, name) = (OsStr::from_bytes(from_bytes), OsStr::from_bytes(bytes));
+        let stat = statat(from, from_name, AtFlags::SYMLINK_NOFOLLOW).map_err(StoreError::io("inspect", shown))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             let id = (stat.st_dev, stat.st_ino);
@@ -72,15 +86,15 @@ impl Copy<'_> {
         match kind {
             FileType::Directory => {
                 mkdirat(to, name, Mode::from_raw_mode(0o700)).map_err(StoreError::io("create", shown))?;
-                let open = |fd: &OwnedFd| open_beneath(fd.as_fd(), bytes, ResolveFlags::NO_SYMLINKS);
-                let source = open(from).map_err(StoreError::io("open", shown))?;
-                let target = open(to).map_err(StoreError::io("open", shown))?;
+                let open = |fd: &OwnedFd, name| open_beneath(fd.as_fd(), name, ResolveFlags::NO_SYMLINKS);
+                let source = open(from, from_bytes).map_err(StoreError::io("open", shown))?;
+                let target = open(to, bytes).map_err(StoreError::io("open", shown))?;
                 return self.folder(&source, &target, &stat, shown);
             }
             FileType::RegularFile => {
                 let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let source =
-                    openat(from, name, flags | OFlags::RDONLY, Mode::empty()).map_err(StoreError::io("open", shown))?;
+                let source = openat(from, from_name, flags | OFlags::RDONLY, Mode::empty())
+                    .map_err(StoreError::io("open", shown))?;
                 let new = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
                 let target =
                     openat(to, name, new, Mode::from_raw_mode(0o600)).map_err(StoreError::io("create", shown))?;
@@ -89,7 +103,7 @@ impl Copy<'_> {
                     .map_err(StoreError::io("copy", shown))?;
             }
             FileType::Symlink => {
-                let target = readlinkat(from, name, Vec::new()).map_err(StoreError::io("read link", shown))?;
+                let target = readlinkat(from, from_name, Vec::new()).map_err(StoreError::io("read link", shown))?;
                 symlinkat(target, to, name).map_err(StoreError::io("create", shown))?;
             }
             FileType::Socket => return Ok(()),
@@ -105,7 +119,7 @@ impl Copy<'_> {
         if kind != FileType::Symlink {
             chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty()).map_err(failed)?;
         }
-        self.xattrs(from.as_fd(), to.as_fd(), name, shown)?;
+        self.xattrs((from.as_fd(), from_name), (to.as_fd(), name), shown)?;
         utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
 
@@ -114,9 +128,14 @@ impl Copy<'_> {
         (Uid::from_raw(uid), Gid::from_raw(gid))
     }
 
-    fn xattrs(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<()> {
+    fn xattrs(
+        &self,
+        (from, from_name): (BorrowedFd<'_>, &OsStr),
+        (to, name): (BorrowedFd<'_>, &OsStr),
+        shown: &Path,
+    ) -> Result<()> {
         let failed = |e: linux::CallError| StoreError::io("copy attributes of", shown)(e);
-        for (key, value) in file::xattrs(from, name).map_err(failed)? {
+        for (key, value) in file::xattrs(from, from_name).map_err(failed)? {
             if !(self.rules.keeps)(key.as_bytes()) {
                 continue;
             }

@@ -4,7 +4,8 @@
 //! switched on once, at creation; a closing process neither checkpoints nor unlinks it (that alone would cost
 //! 3 ms a command), and both its files are given a megabyte at creation, so that reading works on a full disk.
 
-use crate::layout::Layout;
+use crate::layout::{FORMAT, Layout};
+use crate::migrate::TABLES_OF_2;
 use crate::{Result, StoreError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -19,6 +20,7 @@ const CHECKPOINT_PAGES: u32 = 250;
 /// What the log's files are grown to, in bytes.
 const LOG_BYTES: u64 = 1 << 20;
 
+/// The tables of format 1; [`crate::migrate`] has what came later.
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE image (
@@ -76,6 +78,8 @@ impl Database {
         let made: u32 = tx.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0)).map_err(error)?;
         if made == 0 {
             tx.execute_batch(SCHEMA).map_err(error)?;
+            tx.execute_batch(TABLES_OF_2).map_err(error)?;
+            tx.pragma_update(None, "user_version", FORMAT).map_err(error)?;
         }
         tx.commit().map_err(error)?;
         for suffix in ["-wal", "-shm"] {
@@ -89,6 +93,17 @@ impl Database {
             }
         }
         Ok(())
+    }
+
+    /// Changes an older database in one transaction, which is on the disk when this returns. The caller holds the creation lock.
+    pub(crate) fn migrate(layout: &Layout, steps: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<()> {
+        let path = layout.database();
+        let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let error = |source| StoreError::Database { operation: "migrate", path: path.clone(), source };
+        connection.pragma_update(None, "synchronous", "full").map_err(error)?;
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
+        steps(&tx).map_err(error)?;
+        tx.commit().map_err(error)
     }
 
     /// For `map_err`.

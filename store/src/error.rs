@@ -27,15 +27,50 @@ pub enum StoreError {
         /// Why it failed.
         source: rusqlite::Error,
     },
-    /// The folder was made by a newer ctr, or is no store.
-    #[error("{path} holds a store of format {found:?}, this ctr knows only format {known}: use the ctr that made it", path = path.display())]
+    /// The folder is no store.
+    #[error("{path} holds a store of format {found:?}, which no ctr has made: give another folder", path = path.display())]
     Format {
         /// The store's root.
         path: PathBuf,
         /// What its FORMAT file says.
         found: String,
-        /// What this program writes.
+    },
+    /// The store was made or migrated by a newer ctr.
+    #[error("{path} holds a store of format {found}, this ctr ({version}) knows formats up to {known}: use {needs}",
+        path = path.display(), version = env!("CARGO_PKG_VERSION"))]
+    NewerFormat {
+        /// The store's root.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that this program knows.
         known: u32,
+        /// The program it needs, as it says itself.
+        needs: String,
+    },
+    /// An additional store that cannot be read.
+    #[error("the additional store {path} cannot be used: {why}", path = path.display())]
+    Unusable {
+        /// Its root.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// An image that is in an additional store only.
+    #[error("conflict: unable to delete {image} (cannot be forced) - image is in the read-only additional store {store}", store = store.display())]
+    ReadOnlyImage {
+        /// As it was asked for.
+        image: String,
+        /// The store's root.
+        store: PathBuf,
+    },
+    /// A layer that was in an additional store.
+    #[error("layer {layer} is missing: it was in the additional store {store}: mount it again, or give --additional-store {store}", store = store.display())]
+    SharedLayerGone {
+        /// Its diff id.
+        layer: Digest,
+        /// The store's root.
+        store: PathBuf,
     },
     /// No image of that name or id.
     #[error("No such image: {0}")]

@@ -31,14 +31,22 @@ const COLUMNS: &str = "id, built, size, diff_ids, layers, manifest_type, manifes
 impl Store {
     /// By reference, id, unique id prefix (with or without `sha256:`), or `name@digest`.
     pub fn image(&self, name: &str) -> Result<Image> {
-        let (row, names, repo_digests) = self.db.read("look up an image", |tx| {
-            let row = self.find_image(tx, name)?.ok_or_else(|| StoreError::NoSuchImage(name.to_owned()))?;
+        let found = self.db.read("look up an image", |tx| {
+            let Some(row) = self.find_image(tx, name)? else { return Ok(None) };
             let names = self.names_of(tx, "reference", &row.id)?;
             let digests = self.names_of(tx, "repo_digest", &row.id)?;
-            Ok((row, names, digests))
+            Ok(Some((row, names, digests)))
         })?;
+        let read_only = found.is_none();
+        let (row, names, repo_digests) = match found {
+            Some(found) => found,
+            None => self
+                .shared_image(name)?
+                .map(|image| (image.row, image.names, image.repo_digests))
+                .ok_or_else(|| StoreError::NoSuchImage(name.to_owned()))?,
+        };
         let config = self.config_of(&row)?;
-        Ok(Image { id: row.id, config, names, repo_digests, manifest: row.manifest, size: row.size })
+        Ok(Image { id: row.id, config, names, repo_digests, manifest: row.manifest, size: row.size, read_only })
     }
 
     /// The row that `name` leads to, in docker's order: full id, reference, id prefix.
@@ -121,17 +129,18 @@ impl Store {
     /// All images, newest first. One whose config is lost is left out.
     pub fn images(&self) -> Result<Vec<ImageSummary>> {
         let mut all = Vec::new();
-        let listed = self.db.read("list the images", |tx| {
+        let mut listed = self.db.read("list the images", |tx| {
             let mut listed = Vec::new();
             for row in self.image_rows(tx)? {
                 let names = self.names_of(tx, "reference", &row.id)?;
                 let digests = self.names_of(tx, "repo_digest", &row.id)?;
                 let containers = self.containers_of(tx, &row.id)?.len();
-                listed.push((row, names, digests, containers));
+                listed.push((row, names, digests, containers, false));
             }
             Ok(listed)
         })?;
-        for (row, names, repo_digests, containers) in listed {
+        self.add_shared(&mut listed)?;
+        for (row, names, repo_digests, containers, read_only) in listed {
             let Ok(config) = self.config_of(&row) else { continue };
             all.push(ImageSummary {
                 id: row.id,
@@ -143,14 +152,40 @@ impl Store {
                 containers,
                 diff_ids: row.diff_ids,
                 built: row.built,
+                read_only,
             });
         }
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.names.cmp(&b.names)));
         Ok(all)
     }
 
+    /// Adds what only additional stores have. Of an image that is here too their names count as well, unless they name
+    /// another one here.
+    fn add_shared(&self, listed: &mut Vec<Listed>) -> Result<()> {
+        for image in self.shared_images() {
+            let taken = |name: &Reference, id: &Digest| {
+                listed.iter().any(|(row, names, ..)| row.id != *id && names.contains(name))
+            };
+            let free: Vec<Reference> = image.names.into_iter().filter(|name| !taken(name, &image.row.id)).collect();
+            match listed.iter_mut().find(|(row, ..)| row.id == image.row.id) {
+                Some((_, names, digests, ..)) => {
+                    add_names(names, free);
+                    add_names(digests, image.repo_digests);
+                }
+                None => {
+                    let containers = self.containers_using(&image.row.id)?.len();
+                    listed.push((image.row, free, image.repo_digests, containers, true));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Makes `name` mean the image, taking it from whichever had it.
     pub fn tag(&self, image: &Digest, name: &Reference) -> Result<()> {
+        if !self.shared.is_empty() {
+            self.adopt(image)?;
+        }
         self.db.write("tag an image", |tx| {
             if self.image_row(tx, "id = ?", image.as_str())?.is_none() {
                 return Err(StoreError::NoSuchImage(image.to_string()));
@@ -284,6 +319,7 @@ impl Store {
             for name in names {
                 self.set_name(tx, &id, name)?;
             }
+            self.note_shared(tx, &layers)?;
             self.write_image_file(tx, &id)
         })?;
         Ok(id)
@@ -303,12 +339,24 @@ impl Store {
         let mut sum = 0_u64;
         for diff_id in diff_ids {
             let name = crate::layout::Layout::layer_name(diff_id);
-            let size: Option<i64> = row(tx, "SELECT size FROM layer WHERE name = ?", [name], |r| r.get(0))
+            let size: Option<i64> = row(tx, "SELECT size FROM layer WHERE name = ?", [&name], |r| r.get(0))
                 .map_err(self.db.error("look up a layer"))?;
-            sum = sum.saturating_add(u64::try_from(size.unwrap_or(0)).unwrap_or(0));
+            sum = sum.saturating_add(match size {
+                Some(size) => u64::try_from(size).unwrap_or(0),
+                None => self.shared_layer_size(&name),
+            });
         }
         Ok(sum)
     }
+}
+
+/// A row with its names, repo digests and number of containers, and whether only an additional store has it.
+type Listed = (ImageRow, Vec<Reference>, Vec<Reference>, usize, bool);
+
+fn add_names(names: &mut Vec<Reference>, more: Vec<Reference>) {
+    names.extend(more);
+    names.sort_by_key(Reference::to_string);
+    names.dedup();
 }
 
 fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<ImageRow> {

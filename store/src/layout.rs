@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The format this program reads and writes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// The root's folders.
 pub(crate) const FOLDERS: [&str; 9] =
@@ -41,6 +41,10 @@ impl Layout {
             "sha256" => diff_id.hex().to_owned(),
             other => format!("{other}-{}", diff_id.hex()),
         }
+    }
+    /// The form of a layer for one chain: see [`crate::layer::chain`].
+    pub(crate) fn sibling_name(diff_id: &Digest, chain: &Digest) -> String {
+        format!("{}.{}", Layout::layer_name(diff_id), &chain.hex()[..16])
     }
     pub(crate) fn ingest(&self, name: &str) -> PathBuf {
         self.root.join("ingest").join(name)

@@ -32,11 +32,13 @@ mod layout;
 mod lease;
 mod lock;
 mod manifests;
+mod migrate;
 mod names;
 mod networks;
 mod open;
 mod rebuild;
 mod remove;
+mod shared;
 mod sweep;
 mod types;
 mod usage;
@@ -49,7 +51,7 @@ pub use error::StoreError;
 pub use id::new_id;
 pub use layer::read::{Entry as TarEntry, Kind as TarKind, TarReader};
 pub use lock::Lock;
-pub use open::Store;
+pub use open::{Store, StoreOptions};
 pub use types::{
     AddressRow, ArchiveFormat, CacheEntry, Collected, CommittedLayer, ContainerRow, Image, ImageSummary, ImportOptions,
     Loaded, NetworkRow, NewContainer, Removed, Scratch, Volume,

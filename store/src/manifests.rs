@@ -13,9 +13,15 @@ impl Store {
         self.layer_folders(&row.layers)
     }
 
-    fn row_of(&self, id: &Digest) -> Result<ImageRow> {
+    pub(crate) fn row_of(&self, id: &Digest) -> Result<ImageRow> {
         let row = self.db.read("look up an image", |tx| self.image_row(tx, "id = ?", id.as_str()))?;
-        row.ok_or_else(|| StoreError::NoSuchImage(id.to_string()))
+        match row {
+            Some(row) => Ok(row),
+            None => self
+                .shared_image(id.as_str())?
+                .map(|image| image.row)
+                .ok_or_else(|| StoreError::NoSuchImage(id.to_string())),
+        }
     }
 
     /// The manifest by which the image is pushed and saved, and its raw bytes: the pulled one, or one made
@@ -66,6 +72,10 @@ impl Store {
         let bytes = serde_json::to_vec(&manifest)
             .map_err(|e| StoreError::BadImage { image: image.id.to_string(), why: e.to_string() })?;
         let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
+        if image.read_only {
+            // Only here the manifest can be kept.
+            self.adopt(&image.id)?;
+        }
         self.ingest_blob(&descriptor, &bytes)?;
         self.db.write("keep an image's manifest", |tx| {
             self.set_manifest(tx, &image.id, &descriptor)?;

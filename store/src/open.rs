@@ -5,10 +5,14 @@ use crate::layer::extract::Marks;
 use crate::layout::{FOLDERS, FORMAT, Layout, make_dir};
 use crate::lease::Lease;
 use crate::lock::{Lock, Wait};
+use crate::migrate::{format_of, migrate, write_format};
+use crate::shared::Shared;
 use crate::{Result, StoreError};
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Held while the store is made, migrated or made anew.
+pub(crate) const CREATION_LOCK: &str = ".creation.lock";
 
 /// An open store. Shared by threads; made anew in each process (never carried across a fork).
 #[derive(Debug)]
@@ -18,20 +22,35 @@ pub struct Store {
     /// The kernel's id of this boot.
     pub(crate) boot: String,
     pub(crate) lease: Lease,
+    /// Additional stores, in the order given.
+    pub(crate) shared: Vec<Shared>,
     privileged: bool,
 }
 
+/// What a store is opened with, beside its folder.
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    /// Other stores whose images and layers count as if they were here; they are only read.
+    pub additional: Vec<PathBuf>,
+}
+
 impl Store {
-    /// Opens the store at `root`, making it where there is none.
+    /// Opens the store at `root` by itself, making it where there is none.
     pub fn open(root: &Path) -> Result<Store> {
+        Store::open_with(root, &StoreOptions::default())
+    }
+
+    /// Opens the store at `root`, making it where there is none.
+    pub fn open_with(root: &Path, options: &StoreOptions) -> Result<Store> {
         let layout = Layout { root: root.to_owned() };
-        if !is_made(&layout)? {
-            make(&layout)?;
+        if format_of(&layout)? != Some(FORMAT) {
+            prepare(&layout)?;
         }
         let db = Database::open(&layout)?;
         let boot_path = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = fs::read_to_string(boot_path).map_err(StoreError::io("read", boot_path))?.trim().to_owned();
-        Ok(Store { layout, db, boot, lease: Lease::default(), privileged: is_initial_root() })
+        let shared = options.additional.iter().map(|path| Shared::new(path)).collect();
+        Ok(Store { layout, db, boot, lease: Lease::default(), shared, privileged: is_initial_root() })
     }
 
     /// The store's folder.
@@ -73,32 +92,22 @@ impl Store {
     }
 }
 
-/// Whether the store is there and of a format we know.
-fn is_made(layout: &Layout) -> Result<bool> {
-    let path = layout.format();
-    let mut found = String::new();
-    match File::open(&path).and_then(|f| f.take(64).read_to_string(&mut found)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        other => other.map_err(StoreError::io("read", &path))?,
-    };
-    if found.trim() == FORMAT.to_string() {
-        return Ok(true);
-    }
-    Err(StoreError::Format { path: layout.root.clone(), found: found.trim().to_owned(), known: FORMAT })
-}
-
-/// Makes the folders and the database; FORMAT comes last, by rename, so that its presence means all is there.
-fn make(layout: &Layout) -> Result<()> {
+/// Makes the store, or brings an older one to today's format. FORMAT comes last, by rename, so that its presence means
+/// all is there. Others who come meanwhile wait for the lock.
+fn prepare(layout: &Layout) -> Result<()> {
     make_dir(&layout.root, 0o700)?;
-    let lock = Lock::take(&layout.root.join(".creation.lock"), Wait::Block)?;
-    if is_made(layout)? {
-        return Ok(());
+    let lock = Lock::take(&layout.root.join(CREATION_LOCK), Wait::Block)?;
+    match format_of(layout)? {
+        Some(FORMAT) => {}
+        Some(_older) => migrate(layout)?,
+        None => {
+            for folder in FOLDERS {
+                make_dir(&layout.root.join(folder), 0o700)?;
+            }
+            Database::create(layout)?;
+            write_format(layout)?;
+        }
     }
-    for folder in FOLDERS {
-        make_dir(&layout.root.join(folder), 0o700)?;
-    }
-    Database::create(layout)?;
-    crate::layout::write_atomically(layout, &layout.format(), format!("{FORMAT}\n").as_bytes())?;
     drop(lock);
     Ok(())
 }

@@ -7,7 +7,9 @@ use crate::images::{parse_config, signed};
 use crate::layer::rows::LayerFile;
 use crate::layout::Layout;
 use crate::lock::{Lock, Wait};
-use crate::{ContainerRow, NetworkRow, Result, Store, StoreError, Volume};
+use crate::migrate::write_format;
+use crate::open::CREATION_LOCK;
+use crate::{ContainerRow, NetworkRow, Result, Store, StoreError, StoreOptions, Volume};
 use oci::{Descriptor, Digest, Document, Reference};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -19,27 +21,29 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// `images/<hex>.json`.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ImageFile {
-    id: Digest,
-    built: bool,
-    manifest: Option<Descriptor>,
-    names: Vec<String>,
-    repo_digests: Vec<String>,
+pub(crate) struct ImageFile {
+    pub(crate) id: Digest,
+    pub(crate) built: bool,
+    pub(crate) manifest: Option<Descriptor>,
+    pub(crate) names: Vec<String>,
+    pub(crate) repo_digests: Vec<String>,
 }
 
 impl Store {
     /// Puts the database aside (into `trash/`) and makes it anew. Nobody else may be using the store. What cannot be
     /// read is left out, and returned.
-    pub fn rebuild(root: &Path) -> Result<(Store, Vec<PathBuf>)> {
+    pub fn rebuild(root: &Path, options: &StoreOptions) -> Result<(Store, Vec<PathBuf>)> {
         let layout = Layout { root: root.to_owned() };
-        let lock = Lock::take(&root.join(".creation.lock"), Wait::Block)?;
+        let lock = Lock::take(&root.join(CREATION_LOCK), Wait::Block)?;
         for suffix in ["", "-wal", "-shm"] {
             layout.discard(&PathBuf::from(format!("{}{suffix}", layout.database().display())))?;
         }
         Database::create(&layout)?;
-        let store = Store::open(root)?;
+        // An older store's has today's tables now.
+        write_format(&layout)?;
+        let store = Store::open_with(root, options)?;
         let mut unreadable = Vec::new();
         let mut take = |path: PathBuf, done: Result<()>| {
             if done.is_err() {
@@ -131,7 +135,7 @@ impl Store {
     }
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let found = fs::read_dir(folder).map_err(StoreError::io("list", folder))?;
     let found = found.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>();
     let mut found = found.map_err(StoreError::io("list", folder))?;
@@ -139,7 +143,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(StoreError::io("open", path))?;
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;

@@ -25,7 +25,10 @@ impl Store {
     /// `is_running` tells whether a container (by id) runs: its image is never removed.
     pub fn remove_image(&self, name: &str, force: bool, is_running: &dyn Fn(&str) -> bool) -> Result<Vec<Removed>> {
         let candidates = self.db.read("look up an image", |tx| self.find_image(tx, name))?;
-        let id = candidates.ok_or_else(|| StoreError::NoSuchImage(name.to_owned()))?.id;
+        let id = match candidates {
+            Some(row) => row.id,
+            None => return Err(self.not_to_be_removed(name)),
+        };
         // Whether one runs is asked outside of the transaction: it reads files.
         let running: HashSet<String> =
             self.containers_using(&id)?.into_iter().map(|c| c.id).filter(|id| is_running(id)).collect();
@@ -41,6 +44,17 @@ impl Store {
             );
         }
         Ok(removed)
+    }
+
+    /// Why an image that is not here cannot be removed here.
+    fn not_to_be_removed(&self, name: &str) -> StoreError {
+        match self.shared_image(name) {
+            Ok(Some(image)) => {
+                StoreError::ReadOnlyImage { image: name.to_owned(), store: image.store.layout.root.clone() }
+            }
+            Ok(None) => StoreError::NoSuchImage(name.to_owned()),
+            Err(error) => error,
+        }
     }
 
     /// What became of the names, and the row if it went.
@@ -135,6 +149,7 @@ impl Store {
                 self.collect_layer(&entry, &mut collected, &mut graves)?;
             }
         }
+        self.forget_unused()?;
         // Layers that went have freed their blobs.
         let roots = self.db.read("mark what is in use", |tx| self.roots(tx))?;
         for algorithm in ["sha256", "sha512"] {
@@ -151,6 +166,34 @@ impl Store {
         }
         let _ = self.sweep();
         Ok(collected)
+    }
+
+    /// Forgets what was noted about layers and blobs that nothing needs any more.
+    fn forget_unused(&self) -> Result<()> {
+        let error = self.db.error("forget what is not used");
+        let names = |tx: &Transaction<'_>, sql| rows(tx, sql, (), |r| r.get::<_, String>(0)).map_err(error);
+        let unused = |tx: &Transaction<'_>| {
+            let roots = self.roots(tx)?;
+            let mut layers = names(tx, "SELECT name FROM shared_layer")?;
+            layers.retain(|name| !roots.layers.contains(name));
+            let mut blobs = names(tx, "SELECT blob FROM layer_blob WHERE diff_id NOT IN (SELECT diff_id FROM layer)")?;
+            blobs.retain(|blob| !roots.blobs.contains(blob));
+            Ok((layers, blobs))
+        };
+        let (layers, blobs) = self.db.read("forget what is not used", unused)?;
+        if layers.is_empty() && blobs.is_empty() {
+            return Ok(());
+        }
+        self.db.write("forget what is not used", |tx| {
+            let (layers, blobs) = unused(tx)?;
+            for name in layers {
+                change(tx, "DELETE FROM shared_layer WHERE name = ?", [name]).map_err(error)?;
+            }
+            for blob in blobs {
+                change(tx, "DELETE FROM layer_blob WHERE blob = ?", [blob]).map_err(error)?;
+            }
+            Ok(())
+        })
     }
 
     /// The names in a folder of the store.
@@ -237,10 +280,16 @@ impl Store {
             let diff_ids: Vec<Digest> = serde_json::from_str(&text).unwrap_or_default();
             roots.layers.extend(diff_ids.iter().map(Layout::layer_name));
         }
-        let blobs: Vec<String> =
-            rows(tx, "SELECT blob FROM layer_blob WHERE diff_id IN (SELECT diff_id FROM layer)", (), |r| r.get(0))
-                .map_err(error)?;
-        roots.blobs.extend(blobs);
+        let own = "EXISTS (SELECT 1 FROM layer WHERE layer.diff_id = layer_blob.diff_id)";
+        let sql = format!("SELECT blob, diff_id, {own} FROM layer_blob");
+        let blobs: Vec<(String, String, bool)> =
+            rows(tx, &sql, (), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).map_err(error)?;
+        // A layer in an additional store may have a blob here, made for a push: its images hold it.
+        let held =
+            |diff_id: &str| diff_id.parse().is_ok_and(|diff_id| roots.layers.contains(&Layout::layer_name(&diff_id)));
+        let held: Vec<String> =
+            blobs.into_iter().filter(|(_, id, own)| *own || held(id)).map(|(blob, ..)| blob).collect();
+        roots.blobs.extend(held);
         Ok(roots)
     }
 }

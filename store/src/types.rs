@@ -22,6 +22,8 @@ pub struct Image {
     pub manifest: Option<Descriptor>,
     /// Bytes of all its layers, unpacked.
     pub size: u64,
+    /// It is in an additional store only.
+    pub read_only: bool,
 }
 
 /// An image as a list shows it.
@@ -45,6 +47,8 @@ pub struct ImageSummary {
     pub diff_ids: Vec<Digest>,
     /// Made here by a build or commit rather than pulled or loaded.
     pub built: bool,
+    /// It is in an additional store only.
+    pub read_only: bool,
 }
 
 impl ImageSummary {

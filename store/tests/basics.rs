@@ -227,5 +227,5 @@ fn opening_an_existing_store_is_quick_and_a_strange_one_is_refused() {
     assert!(best < std::time::Duration::from_millis(5), "{best:?}");
     assert!(root.join("db.sqlite-wal").exists());
     std::fs::write(root.join("FORMAT"), "99\n").unwrap();
-    assert!(Store::open(&root).unwrap_err().to_string().contains("this ctr knows only format 1"));
+    assert!(Store::open(&root).unwrap_err().to_string().contains("knows formats up to 2: use a newer ctr"));
 }

@@ -5,7 +5,7 @@ use oci::{Digest, ImageConfig, Reference};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use store::{ArchiveFormat, ImportOptions, NewContainer, Removed, Store, StoreError};
+use store::{ArchiveFormat, ImportOptions, NewContainer, Removed, Store, StoreError, StoreOptions};
 
 struct Fixture {
     _folder: tempfile::TempDir,
@@ -363,7 +363,7 @@ fn a_lost_database_is_made_anew_from_the_files() {
     let root = f.path.join("root");
     std::fs::write(root.join("db.sqlite"), "rubbish").unwrap();
     std::fs::write(root.join("networks/broken.json"), "{").unwrap();
-    let (store, unreadable) = Store::rebuild(&root).unwrap();
+    let (store, unreadable) = Store::rebuild(&root, &StoreOptions::default()).unwrap();
     assert_eq!(unreadable, [root.join("networks/broken.json")]);
     f.store = store;
     assert_eq!(f.store.images().unwrap(), images);

@@ -4,11 +4,12 @@
 //! `usr/lib` – then is for the layers below to say; unpacked as a plain folder it would mask them. And a hard
 //! link's target may lie below. Layers are unpacked in any order and shared by images, so such a one stays as it
 //! is and gets a sibling per chain, `<diff id>.<chain>`, whose files are hard links to it and whose folders are as
-//! the chain wants them. Most implied folders are root's, mode 755, below too: no sibling is needed then.
+//! the chain wants them – copies, where it lies in an additional store, in which not even a count of links may change. Most implied folders are root's, mode 755, below too: no sibling is needed then.
 
 use super::extract::{join, open_beneath, os};
 use super::rows::LayerFile;
 use super::walk::{self, Step};
+use crate::copy::{Copy, EVERYTHING};
 use crate::layout::Layout;
 use crate::lease::lock_name;
 use crate::lock::Wait;
@@ -46,8 +47,7 @@ impl Store {
                 names.push(name);
                 continue;
             }
-            let digest = chain.clone().finish();
-            let sibling = format!("{name}.{}", &digest.hex()[..16]);
+            let sibling = Layout::sibling_name(diff_id, &chain.clone().finish());
             self.make_sibling(&name, &sibling, &layer, &below, &moved)?;
             names.push(sibling);
         }
@@ -62,9 +62,11 @@ impl Store {
         }
         let scratch = self.new_scratch()?;
         let (made, fs) = Store::new_layer_folder(scratch.path())?;
-        let source = open_dir(&self.layout.layer(name).join("fs"))?;
+        let source = self.layer_folders(&[name.to_owned()])?.pop().unwrap_or_default();
+        let source = open_dir(&source)?;
         let target = open_dir(&fs)?;
-        let farm = Farm { target, prefix: self.marks().prefix, below, moved };
+        let copy = (!self.is_own(name)).then(|| Copy::new(&EVERYTHING));
+        let mut farm = Farm { target, prefix: self.marks().prefix, below, moved, copy };
         let stat = fstat(&source).map_err(StoreError::io("inspect", &fs))?;
         set_attributes(&farm.target, &stat).map_err(StoreError::io("set attributes of", &fs))?;
         farm.folder(&source, b"", 0)?;
@@ -94,6 +96,8 @@ type Plan = BTreeMap<Vec<u8>, Fate>;
 struct Below {
     layers: Vec<(OwnedFd, PathBuf)>,
     prefix: &'static str,
+    /// None of them lies in an additional store.
+    own: bool,
 }
 
 /// What a path is in the layers below.
@@ -109,7 +113,9 @@ impl Below {
     fn open(store: &Store, names: &[String]) -> Result<Below> {
         let layers = store.layer_folders(names)?;
         let open = |path: PathBuf| Ok((open_dir(&path)?, path));
-        Ok(Below { layers: layers.into_iter().rev().map(open).collect::<Result<_>>()?, prefix: store.marks().prefix })
+        let own = layers.iter().all(|path| path.starts_with(&store.layout.root));
+        let layers = layers.into_iter().rev().map(open).collect::<Result<_>>()?;
+        Ok(Below { layers, prefix: store.marks().prefix, own })
     }
 
     /// The implied folders that can't stay as they are.
@@ -206,11 +212,13 @@ struct Farm<'a> {
     prefix: &'static str,
     below: &'a Below,
     moved: &'a Plan,
+    /// Where the layer's files are to be copied rather than linked.
+    copy: Option<Copy<'static>>,
 }
 
 impl Farm<'_> {
     /// Links everything in `from`, the layer's folder `path`, to where it belongs.
-    fn folder(&self, from: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
+    fn folder(&mut self, from: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
         let failed = |e: Errno| StoreError::io("copy", os(path))(e);
         if depth > MAX_DEPTH {
             return Err(failed(Errno::NAMETOOLONG));
@@ -226,10 +234,14 @@ impl Farm<'_> {
             let child_path = join(path, name);
             let stat = statat(from, os(name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                match file::hard_link(from.as_fd(), os(name), to.as_fd(), os(name)) {
-                    // Two ways to one place: what came first stays.
-                    Err(e) if e.errno == Errno::EXIST => {}
-                    other => other.map_err(StoreError::io("link", os(&child_path)))?,
+                let shown = PathBuf::from(os(&child_path));
+                // Two ways to one place: what came first stays.
+                let is_there = statat(&to, os(name), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+                match &mut self.copy {
+                    _ if is_there => {}
+                    Some(copy) => copy.entry((from, name), (&to, name), &shown)?,
+                    None => file::hard_link(from.as_fd(), os(name), to.as_fd(), os(name))
+                        .map_err(StoreError::io("link", &shown))?,
                 }
                 continue;
             }
@@ -304,6 +316,9 @@ impl Farm<'_> {
         };
         let (folder, link) = split(path);
         let to = self.make_folder(&self.place(folder))?;
+        if !self.below.own {
+            return Copy::new(&EVERYTHING).entry((&dir, name), (&to, link), &os(path).into());
+        }
         match file::hard_link(dir.as_fd(), os(name), to.as_fd(), os(link)) {
             Err(e) if e.errno == Errno::EXIST => Ok(()),
             other => other.map_err(|e| bad(&e.to_string())),

@@ -2,6 +2,7 @@
 //! file systems): a copy of the layer with other owners. It lies in the layer's own folder and goes with it.
 
 use crate::copy::{Rules, copy_tree};
+use crate::layout::make_dir;
 use crate::lock::Wait;
 use crate::{ContainerRow, Result, Store, StoreError, lease};
 use std::fs;
@@ -20,7 +21,12 @@ impl Store {
         let mut copied = 0;
         let mut folders = Vec::new();
         for (name, folder) in row.layers.iter().zip(self.container_layers(row)?) {
-            let mapped = folder.with_file_name(format!("mapped-{mapping}"));
+            // Of an additional store's layer too the copy lies here.
+            let place = self.layout.layer(name);
+            if !place.exists() {
+                make_dir(&place, 0o700)?;
+            }
+            let mapped = place.join(format!("mapped-{mapping}"));
             if !mapped.exists() {
                 // Of several that start at once one copies, the others wait.
                 let _lock = lease::lock_name(&self.layout, &format!("{name}.{mapping}"), Wait::Block)?;

@@ -38,7 +38,8 @@ impl Store {
     pub fn has_layer(&self, diff_id: &Digest) -> bool {
         let name = Layout::layer_name(diff_id);
         // Not waited for while another still makes it.
-        self.is_whole(&name).unwrap_or(false) && self.lease_layer(&name).unwrap_or(false)
+        let own = self.is_whole(&name).unwrap_or(false) && self.lease_layer(&name).unwrap_or(false);
+        own || self.shared_layer(&name).is_some()
     }
 
     fn lease_layer(&self, name: &str) -> Result<bool> {
@@ -48,10 +49,10 @@ impl Store {
         }
     }
 
-    /// The caller holds the layer's lock.
+    /// The caller holds the layer's lock. One in an additional store is there without a lease.
     pub(crate) fn lease_if_there(&self, _held: &NameLock, name: &str) -> Result<bool> {
         if !self.is_whole(name)? {
-            return Ok(false);
+            return Ok(self.shared_layer(name).is_some());
         }
         self.lease.add(&self.layout, name)?;
         Ok(true)
@@ -67,9 +68,52 @@ impl Store {
         Ok(trusted && self.layout.layer(name).join("fs").exists())
     }
 
+    /// Whether the layer's row and folder are in this store itself, to be trusted or not.
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        self.layout.layer(name).join("fs").exists()
+    }
+
     /// The layer's `fs/` folder, whether it is there or not.
     pub fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
-        self.layout.layer(&Layout::layer_name(diff_id)).join("fs")
+        let name = Layout::layer_name(diff_id);
+        let own = self.layout.layer(&name).join("fs");
+        if self.shared.is_empty() || self.is_whole(&name).unwrap_or(false) {
+            return own;
+        }
+        self.shared_layer(&name).map_or(own, |(_, folder)| folder)
+    }
+
+    /// Why a layer is not to be had.
+    pub(crate) fn missing_layer(&self, name: &str) -> StoreError {
+        let hex = name.split('.').next().unwrap_or(name);
+        let layer = match format!("sha256:{hex}").parse::<Digest>() {
+            Ok(layer) => layer,
+            Err(_) => return StoreError::BadImage { image: name.to_owned(), why: "a layer is missing".to_owned() },
+        };
+        match self.seen_in(name) {
+            Ok(Some(store)) => StoreError::SharedLayerGone { layer, store },
+            _ => StoreError::NoSuchLayer(layer),
+        }
+    }
+
+    /// The additional store in which the layer was seen when an image or container here began to need it.
+    pub(crate) fn seen_in(&self, name: &str) -> Result<Option<PathBuf>> {
+        self.db.read("look up a layer", |tx| {
+            let found: Option<String> = row(tx, "SELECT store FROM shared_layer WHERE name = ?", [name], |r| r.get(0))
+                .map_err(self.db.error("look up a layer"))?;
+            Ok(found.map(PathBuf::from))
+        })
+    }
+
+    /// Notes which of the layers lie in additional stores: should one be gone later, that is the reason.
+    pub(crate) fn note_shared(&self, tx: &rusqlite::Transaction<'_>, names: &[String]) -> Result<()> {
+        for name in names.iter().filter(|name| !self.is_own(name)) {
+            let Some((shared, _)) = self.shared_layer(name) else { continue };
+            let row = (name, shared.layout.root.to_string_lossy());
+            change(tx, "INSERT OR REPLACE INTO shared_layer VALUES (?,?)", row)
+                .map_err(self.db.error("note where a layer is"))?;
+        }
+        Ok(())
     }
 
     /// The `fs/` folders of layers by their folders' names; each must be whole.
@@ -77,14 +121,14 @@ impl Store {
         names
             .iter()
             .map(|name| {
-                if self.is_whole(name)? || self.heal(name)? {
-                    return Ok(self.layout.layer(name).join("fs"));
+                let own = || self.layout.layer(name).join("fs");
+                if self.is_whole(name)? {
+                    return Ok(own());
                 }
-                let hex = name.split('.').next().unwrap_or(name);
-                Err(match format!("sha256:{hex}").parse() {
-                    Ok(digest) => StoreError::NoSuchLayer(digest),
-                    Err(_) => StoreError::BadImage { image: name.clone(), why: "a layer is missing".to_owned() },
-                })
+                if let Some((_, folder)) = self.shared_layer(name) {
+                    return Ok(folder);
+                }
+                if self.heal(name)? { Ok(own()) } else { Err(self.missing_layer(name)) }
             })
             .collect()
     }
@@ -94,7 +138,7 @@ impl Store {
     fn heal(&self, name: &str) -> Result<bool> {
         let Ok(diff_id) = format!("sha256:{name}").parse::<Digest>() else { return Ok(false) };
         let Some(blob) = self.known_blob(&diff_id)? else { return self.verify(name, &diff_id) };
-        let path = self.layout.blob(&blob.digest);
+        let Some(path) = self.blob_path(&blob.digest) else { return Ok(false) };
         let mut open = |_| File::open(&path).map(|f| Box::new(f) as Box<dyn io::Read>);
         match self.ingest_layer(&blob, &diff_id, &mut open, &|_| ()) {
             Ok(()) => Ok(true),
@@ -131,11 +175,11 @@ impl Store {
         for (blob, size, media_type) in found {
             let Ok(digest) = blob.parse::<Digest>() else { continue };
             let size = u64::try_from(size).unwrap_or(0);
-            if fs::metadata(self.layout.blob(&digest)).is_ok_and(|m| m.len() == size) {
+            if self.blob_path(&digest).is_some_and(|path| fs::metadata(path).is_ok_and(|m| m.len() == size)) {
                 return Ok(Some(Descriptor::new(&media_type, digest, size)));
             }
         }
-        Ok(None)
+        Ok(self.shared_blob_of(diff_id))
     }
 
     /// Moves a finished layer – `fs/` in the folder `made` – to its place. The caller holds the layer's lock.
@@ -177,7 +221,7 @@ impl Store {
     pub(crate) fn note_layer_blobs(&self, manifest: &Manifest, config: &ImageConfig) -> Result<()> {
         self.db.write("note layers' blobs", |tx| {
             for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
-                if self.layout.blob(&blob.digest).exists() {
+                if self.blob_path(&blob.digest).is_some() {
                     self.note_blob(tx, blob, diff_id)?;
                 }
             }
@@ -186,6 +230,9 @@ impl Store {
     }
 
     pub(crate) fn layer_file(&self, name: &str) -> Result<LayerFile> {
+        if !self.is_own(name) {
+            return self.shared_layer_file(name);
+        }
         let path = self.layout.layer(name).join("layer.json");
         let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
         serde_json::from_slice(&bytes).map_err(|e| StoreError::io("read", &path)(io::Error::from(e)))
@@ -214,18 +261,19 @@ impl Store {
 
     /// Opens a blob.
     pub fn blob(&self, digest: &Digest) -> Result<File> {
-        let path = self.layout.blob(digest);
-        match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::NoSuchBlob(digest.clone())),
-            other => other.map_err(StoreError::io("open", &path)),
-        }
+        self.open_file(digest)
+    }
+
+    /// Where the blob is: here, or in an additional store.
+    pub(crate) fn blob_path(&self, digest: &Digest) -> Option<PathBuf> {
+        Some(self.layout.blob(digest)).filter(|path| path.exists()).or_else(|| self.shared_blob(digest))
     }
 
     /// Whether the blob is there; if so it is kept from collection as long as this `Store` lives.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         let path = self.layout.blob(digest);
         if !path.exists() {
-            return false;
+            return self.shared_blob(digest).is_some();
         }
         let Ok(Some(_lock)) = lock_name(&self.layout, digest.as_str(), Wait::Block) else { return false };
         path.exists() && self.lease.add(&self.layout, digest.as_str()).is_ok()
