@@ -7,24 +7,33 @@ use crate::{CacheEntry, Result, Store};
 use jiff::Timestamp;
 use oci::Digest;
 
+/// An entry's last use is noted to the minute.
+const USE_NOTED_AFTER_NS: i64 = 60_000_000_000;
+
 impl Store {
     /// What was put under `key`, if its layers are still there.
     pub fn cache_get(&self, key: &str) -> Result<Option<String>> {
         let error = self.db.error("look into the build cache");
-        let found: Option<(String, String)> = self.db.read("look into the build cache", |tx| {
-            row(tx, "SELECT value, diff_ids FROM cache WHERE key = ?", [key], |r| Ok((r.get(0)?, r.get(1)?)))
-                .map_err(error)
+        let found: Option<(String, String, i64)> = self.db.read("look into the build cache", |tx| {
+            let sql = "SELECT value, diff_ids, used FROM cache WHERE key = ?";
+            row(tx, sql, [key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).map_err(error)
         })?;
-        let Some((value, diff_ids)) = found else { return Ok(None) };
+        let Some((value, diff_ids, used)) = found else { return Ok(None) };
         let diff_ids: Vec<Digest> = serde_json::from_str(&diff_ids).unwrap_or_default();
-        let names: Vec<String> = diff_ids.iter().map(Layout::layer_name).collect();
-        if self.layer_folders(&names).is_err() || !diff_ids.iter().all(|id| self.has_layer(id)) {
+        let is_there = |id: &Digest| {
+            // One that a power cut may have damaged is made whole first.
+            self.has_layer(id) || (self.layer_folders(&[Layout::layer_name(id)]).is_ok() && self.has_layer(id))
+        };
+        if !diff_ids.iter().all(is_there) {
             return Ok(None);
         }
         let now = nanoseconds(Timestamp::now());
-        self.db.write("note a use of the build cache", |tx| {
-            change(tx, "UPDATE cache SET used = ? WHERE key = ?", (now, key)).map_err(error)
-        })?;
+        // A build of forty steps would otherwise write forty times to say nothing new.
+        if now.saturating_sub(used) > USE_NOTED_AFTER_NS {
+            self.db.write("note a use of the build cache", |tx| {
+                change(tx, "UPDATE cache SET used = ? WHERE key = ?", (now, key)).map_err(error)
+            })?;
+        }
         Ok(Some(value))
     }
 

@@ -40,9 +40,16 @@ impl Lease {
         if lease.names.contains(name) {
             return Ok(());
         }
-        writeln!(lease.lock.file, "{name}").map_err(StoreError::io("write", &lease.path))?;
+        // In one call: a reader sees whole lines.
+        lease.lock.file.write_all(format!("{name}\n").as_bytes()).map_err(StoreError::io("write", &lease.path))?;
         lease.names.insert(name.to_owned());
         Ok(())
+    }
+
+    /// Whether `name` is kept already.
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.as_ref().is_some_and(|lease| lease.names.contains(name))
     }
 }
 

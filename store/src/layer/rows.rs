@@ -37,8 +37,9 @@ impl Store {
     /// Whether the layer is there; if so it is kept from collection as long as this `Store` lives.
     pub fn has_layer(&self, diff_id: &Digest) -> bool {
         let name = Layout::layer_name(diff_id);
-        // Not waited for while another still makes it.
-        let own = self.is_whole(&name).unwrap_or(false) && self.lease_layer(&name).unwrap_or(false);
+        // Not waited for while another still makes it. What this process keeps already cannot have gone.
+        let own = (self.lease.holds(&name) && self.is_own(&name))
+            || self.is_whole(&name).unwrap_or(false) && self.lease_layer(&name).unwrap_or(false);
         own || self.shared_layer(&name).is_some()
     }
 
