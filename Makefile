@@ -37,7 +37,7 @@ endif
 	@scripts/test-vm --if-possible
 	@scripts/leftovers after $(TARGET)/leftovers
 
-test-vm: ## Control groups v2, old kernels, AppArmor: in virtual machines
+test-vm: ## Control groups v2, old kernels, AppArmor, systemd: in virtual machines
 	@scripts/test-vm
 
 unit: ## The tests beside the code alone: quick, need nothing

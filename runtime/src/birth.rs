@@ -14,23 +14,35 @@ const DIED: &str = "the process that was to make it died (killed, or out of memo
 /// As a plain fork of the init, for a plan that joins a user namespace. `prepare` is what takes privilege out here, done before
 /// the init goes on.
 pub(crate) fn within(
-    plan: Plan<'_>,
+    mut plan: Plan<'_>,
     channel: OwnedFd,
     ours: BorrowedFd<'_>,
+    enter_group: &mut dyn FnMut(Pid) -> Result<(), RuntimeError>,
     prepare: impl FnOnce(Pid) -> Result<(), RuntimeError>,
 ) -> Result<(Pid, OwnedFd), RuntimeError> {
     let helper = match in_pid_namespace(None, || linux::process::fork_into(Namespaces::none(), plan.membership.v2()))? {
-        Forked::Child => match bear(&plan, channel.as_fd()) {
+        Forked::Child => match bear(&mut plan, channel.as_fd()) {
             Ok(()) => init::run(Plan { is_entered: true, ..plan }, channel),
             Err(failure) => init::give_up(failure, channel),
         },
-        Forked::Parent { pidfd, .. } => pidfd,
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((plan, channel));
-    let heard = match channel::has_news(ours, helper.as_fd()) {
+    let (helper_pid, helper) = helper;
+    let hear = || match channel::has_news(ours, helper.as_fd()) {
         Ok(true) => channel::receive::<FromInit>(ours).map_err(RuntimeError::from),
         Ok(false) => Ok(None),
         Err(error) => Err(error),
+    };
+    let heard = match hear() {
+        Ok(Some((FromInit::EnterGroup, _))) => match enter_group(helper_pid) {
+            Ok(()) => hear(),
+            Err(error) => {
+                end(helper.as_fd());
+                return Err(error);
+            }
+        },
+        heard => heard,
     };
     linux::process::reap(helper.as_fd())?;
     match heard? {
@@ -46,8 +58,8 @@ pub(crate) fn within(
 }
 
 /// The helper's whole life; returns in its sibling, the init, once its maker knows of that.
-fn bear(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Failure> {
-    plan.membership.enter()?;
+fn bear(plan: &mut Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    init::enter_group(plan, channel)?;
     let netns = plan.netns.map(|fd| (Namespaces::NETWORK, "of the network", fd));
     let joined = plan.joined.iter().map(|(kind, path, fd)| (*kind, path.to_str().unwrap_or_default(), fd.as_fd()));
     let (users, others): (Vec<_>, Vec<_>) =
@@ -66,6 +78,6 @@ fn bear(plan: &Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Failure> {
     exec::bear(channel)?;
     match channel::receive::<ToInit>(channel)? {
         Some((ToInit::Done, _)) => Ok(()),
-        _ => Err(Failure::set_up("the process that makes this container is gone")),
+        _ => Err(Failure::set_up(init::MAKER_IS_GONE)),
     }
 }

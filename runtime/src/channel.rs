@@ -20,6 +20,8 @@ const MAX_MESSAGE: usize = 16 << 10;
 /// From the init to its maker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromInit {
+    /// Still outside: it is to be put into its group.
+    EnterGroup,
     /// In its user namespace; its ids are to be mapped.
     MapIds,
     /// Its namespaces are there, its root not yet entered: the moment of the prestart and createRuntime hooks.
@@ -40,6 +42,11 @@ pub(crate) enum FromInit {
 pub(crate) enum ToInit {
     /// What it asked for is done.
     Done,
+    /// It is in its group.
+    InGroup {
+        /// The group's path below its hierarchy's root.
+        path: String,
+    },
     /// Execute the program.
     Start {
         /// The process as its maker knows it, where it can't know itself.

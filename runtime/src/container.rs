@@ -2,6 +2,7 @@
 
 use crate::channel::{self, FromInit, ToInit};
 use crate::plan::{Plan, plan};
+use crate::systemd::Scope;
 use crate::{Cgroup, OCI_VERSION, RuntimeError, birth, hooks, init, process};
 use linux::process::{Forked, Namespaces};
 use linux::userns::{self, IdRange};
@@ -49,6 +50,8 @@ pub enum CgroupRequest {
     Inherit,
     /// This path (`/ctr/<id>`) in every hierarchy, made by `create`. Limits come from the spec's `linux.resources`.
     Path(String),
+    /// A scope of systemd's, made around the init. Limits come from the spec's `linux.resources`.
+    Systemd(Scope),
 }
 
 /// The source of a mount given as a detached mount instead of the spec's source path (open_tree with
@@ -132,14 +135,14 @@ fn create_with(request: CreateRequest<'_>, listener: Option<OwnedFd>) -> Result<
         return Err(RuntimeError::Threads(threads));
     }
     let mut warnings = Vec::new();
-    let cgroup = match &request.cgroup {
-        CgroupRequest::Inherit => Cgroup::inherited(),
+    let mut cgroup = match &request.cgroup {
+        CgroupRequest::Inherit | CgroupRequest::Systemd(_) => Cgroup::inherited(),
         CgroupRequest::Path(path) => {
             let resources = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
             Cgroup::create(path, resources, &mut warnings)?
         }
     };
-    match create_in(request, listener, cgroup.clone(), warnings) {
+    match create_in(request, listener, &mut cgroup, warnings) {
         Ok(created) => Ok(created),
         Err(error) => {
             // The first error is the one to tell; a folder that stays is empty and taken over by the next attempt.
@@ -152,7 +155,7 @@ fn create_with(request: CreateRequest<'_>, listener: Option<OwnedFd>) -> Result<
 fn create_in(
     request: CreateRequest<'_>,
     listener: Option<OwnedFd>,
-    cgroup: Cgroup,
+    cgroup: &mut Cgroup,
     mut warnings: Vec<String>,
 ) -> Result<Created, RuntimeError> {
     let spec = request.spec;
@@ -162,27 +165,38 @@ fn create_in(
     #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
     let runtime_hooks = [hooks_of(|h| h.prestart()), hooks_of(|h| h.create_runtime())];
     let identity = Identity { id: request.id, bundle: request.bundle, annotations: spec.annotations().as_ref() };
-    let mut plan = plan(request, &cgroup, &mut warnings)?;
+    let scope = if let CgroupRequest::Systemd(scope) = &request.cgroup { Some(scope.clone()) } else { None };
+    let mut plan = plan(request, cgroup, &mut warnings)?;
     plan.listener = listener;
     let created = plan.created;
     let pid_namespace = plan.joined.iter().find(|(kind, ..)| *kind == Namespaces::PID).map(|(.., fd)| fd.try_clone());
     let pid_namespace = pid_namespace.transpose().map_err(|e| RuntimeError::file("dup", "the pid namespace", e))?;
     let (ours, theirs) = channel::pair()?;
+    let mut scope_warnings = Vec::new();
+    let mut enter_group = |pid| {
+        let Some(scope) = &scope else { return Ok(()) };
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        *cgroup = Cgroup::of_scope(&scope.start(pid, resources, spec.annotations().as_ref())?, scope)?;
+        cgroup.limit(resources, &mut scope_warnings)?;
+        let path = cgroup.path().to_owned();
+        Ok(channel::send(ours.as_fd(), &ToInit::InGroup { path }, None)?)
+    };
     let (pid, pidfd) = if plan.joins_user_namespace() {
-        birth::within(plan, theirs, ours.as_fd(), |pid| raise_limits(pid, spec))?
+        birth::within(plan, theirs, ours.as_fd(), &mut enter_group, |pid| raise_limits(pid, spec))?
     } else {
         fork_init(plan, theirs, pid_namespace)?
     };
-    let mut maker = Maker { channel: ours, pidfd, pid };
-    let ready = maker.accompany(created, spec, |pid| {
+    let maker = Maker { channel: ours.as_fd(), pidfd, pid };
+    let ready = maker.accompany(created, spec, &mut enter_group, |pid| {
         let state = identity.state("creating", pid.as_raw_nonzero().get());
         runtime_hooks.iter().try_for_each(|hooks| hooks::run(hooks, &state)).map_err(RuntimeError::Init)
     });
     match ready {
         Ok((console, more)) => {
+            let Maker { pidfd, pid, .. } = maker;
+            warnings.extend(scope_warnings);
             warnings.extend(more);
-            let Maker { channel, pidfd, pid } = maker;
-            Ok(Created { pid, pidfd, console, cgroup, warnings, channel: Some(channel) })
+            Ok(Created { pid, pidfd, console, cgroup: cgroup.clone(), warnings, channel: Some(ours) })
         }
         Err(error) => {
             end(maker.pidfd.as_fd());
@@ -243,33 +257,35 @@ pub(crate) fn in_pid_namespace(
 }
 
 /// The caller's side of the conversation with an init.
-struct Maker {
-    channel: OwnedFd,
+struct Maker<'a> {
+    channel: BorrowedFd<'a>,
     pidfd: OwnedFd,
     pid: Pid,
 }
 
-impl Maker {
+impl Maker<'_> {
     /// Does what the init asks for until it is ready: the terminal's master and its warnings.
     fn accompany(
-        &mut self,
+        &self,
         created: Namespaces,
         spec: &Spec,
+        enter_group: &mut dyn FnMut(Pid) -> Result<(), RuntimeError>,
         run_hooks: impl Fn(Pid) -> Result<(), RuntimeError>,
     ) -> Result<(Option<OwnedFd>, Vec<String>), RuntimeError> {
         loop {
-            match channel::receive::<FromInit>(self.channel.as_fd())? {
+            match channel::receive::<FromInit>(self.channel)? {
+                Some((FromInit::EnterGroup, _)) => enter_group(self.pid)?,
                 Some((FromInit::MapIds, _)) if created.contains(Namespaces::USER) => {
                     let of = |pick: fn(&Linux) -> &Option<Vec<LinuxIdMapping>>| {
                         spec.linux().as_ref().and_then(|linux| pick(linux).as_deref()).unwrap_or_default()
                     };
                     map_ids(self.pid, of(Linux::uid_mappings), of(Linux::gid_mappings))?;
                     raise_limits(self.pid, spec)?;
-                    channel::send(self.channel.as_fd(), &ToInit::Done, None)?;
+                    channel::send(self.channel, &ToInit::Done, None)?;
                 }
                 Some((FromInit::RunHooks, _)) => {
                     run_hooks(self.pid)?;
-                    channel::send(self.channel.as_fd(), &ToInit::Done, None)?;
+                    channel::send(self.channel, &ToInit::Done, None)?;
                 }
                 Some((FromInit::Ready { warnings }, console)) => return Ok((console, warnings)),
                 Some((FromInit::Failed(failure), _)) => return Err(failure.into()),

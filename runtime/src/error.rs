@@ -22,6 +22,9 @@ pub enum RuntimeError {
     /// The container's init failed while it set itself up.
     #[error("container init: {0}")]
     Init(String),
+    /// systemd could not be asked, or would not.
+    #[error("systemd: {0}")]
+    Systemd(String),
     /// A system call failed.
     #[error(transparent)]
     Call(#[from] CallError),

@@ -22,6 +22,7 @@ mod process;
 mod program;
 pub mod seccomp;
 mod sysctl;
+pub mod systemd;
 mod user;
 
 pub use cgroup::{Cgroup, CgroupStats};

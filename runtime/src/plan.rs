@@ -1,7 +1,7 @@
 //! A request, worked out: all that can be known to be wrong is found before anything is made.
 
 use crate::cgroup::{Folder, Membership};
-use crate::container::{CreateRequest, Identity, MountSource, Root, Stdio};
+use crate::container::{CgroupRequest, CreateRequest, Identity, MountSource, Root, Stdio};
 use crate::mount_options::{self, MountOptions};
 use crate::process::ProcessPlan;
 use crate::{Cgroup, OCI_VERSION, RuntimeError, idmap, sysctl};
@@ -51,7 +51,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) domainname: Option<&'a str>,
     pub(crate) process: ProcessPlan,
     pub(crate) membership: Membership,
-    pub(crate) cgroup_folders: &'a [Folder],
+    pub(crate) cgroup_folders: Vec<Folder>,
+    /// The group is made around the init: until then its folder is the hierarchy's.
+    pub(crate) group_follows: bool,
     pub(crate) die_with_parent: bool,
     pub(crate) reaper: bool,
     pub(crate) extra_fds: Vec<OwnedFd>,
@@ -177,13 +179,14 @@ fn checked<'a>(spec: &'a Spec, netns: bool, warnings: &mut Vec<String>) -> Resul
 
 pub(crate) fn plan<'a>(
     request: CreateRequest<'a>,
-    cgroup: &'a Cgroup,
+    cgroup: &Cgroup,
     warnings: &mut Vec<String>,
 ) -> Result<Plan<'a>, RuntimeError> {
     let spec = request.spec;
     let linux = spec.linux().as_ref();
     let Checked { namespaces, sysctls, mounts, clocks, propagation, process } =
         checked(spec, request.netns.is_some(), warnings)?;
+    let group_follows = matches!(request.cgroup, CgroupRequest::Systemd(_));
     let joined = namespaces.open()?;
     let created = namespaces.created;
     let own_users = created.contains(Namespaces::USER) || joined.iter().any(|(kind, ..)| *kind == Namespaces::USER);
@@ -223,7 +226,8 @@ pub(crate) fn plan<'a>(
         domainname: name(spec.domainname()),
         process,
         membership: cgroup.membership()?,
-        cgroup_folders: cgroup.folders(),
+        cgroup_folders: if group_follows { vec![Cgroup::hierarchy_of_scopes()?] } else { cgroup.folders().to_vec() },
+        group_follows,
         keyring: (!request.no_new_keyring).then(|| keyring_name(request.id)),
         no_pivot: request.no_pivot,
         identity: Identity { id: request.id, bundle: request.bundle, annotations: spec.annotations().as_ref() },

@@ -36,6 +36,11 @@ impl Folder {
         &self.folder
     }
 
+    /// Where another group stands in the same hierarchy.
+    pub(crate) fn of_group(&self, path: &str) -> Folder {
+        Folder { folder: self.mount.join(path.trim_start_matches('/')), ..self.clone() }
+    }
+
     /// The name of its mount below /sys/fs/cgroup.
     pub(crate) fn mount_name(&self) -> &str {
         self.mount.file_name().and_then(|name| name.to_str()).unwrap_or("unified")

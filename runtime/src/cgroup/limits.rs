@@ -276,12 +276,12 @@ fn v2_number(value: i64) -> String {
 }
 
 /// v1's 10..1000 on v2's scale of 1..10000.
-fn io_weight(weight: u16) -> u64 {
+pub(crate) fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 
 /// v1's 2..262144 shares on v2's scale of 1..10000 (runtime-spec, "cpu").
-fn weight(shares: u64) -> u64 {
+pub(crate) fn weight(shares: u64) -> u64 {
     1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142
 }
 

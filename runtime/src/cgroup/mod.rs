@@ -9,7 +9,9 @@ mod limits;
 mod stats;
 
 use crate::RuntimeError;
+use crate::systemd::{Present, Scope};
 pub(crate) use hierarchy::Folder;
+pub(crate) use limits::{io_weight, weight};
 use linux::CallError;
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags};
@@ -34,6 +36,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Cgroup {
     path: String,
     folders: Vec<Folder>,
+    /// What it is to systemd, where that made it.
+    scope: Option<Scope>,
 }
 
 /// The way into a group for a process about to be forked.
@@ -68,12 +72,34 @@ impl Cgroup {
             return Ok(Cgroup::inherited());
         }
         hierarchy::check_path(path)?;
-        Ok(Cgroup { path: path.to_owned(), folders: hierarchy::folders(path)? })
+        Ok(Cgroup { path: path.to_owned(), folders: hierarchy::folders(path)?, scope: None })
     }
 
     /// No group at all: the caller's own.
     pub(crate) fn inherited() -> Cgroup {
-        Cgroup { path: String::new(), folders: Vec::new() }
+        Cgroup { path: String::new(), folders: Vec::new(), scope: None }
+    }
+
+    /// The group of a scope of systemd's, whether or not it exists (any more): what changes it tells systemd of it, too.
+    pub fn of_scope(path: &str, scope: &Scope) -> Result<Cgroup, RuntimeError> {
+        Ok(Cgroup { scope: Some(scope.clone()), ..Cgroup::open(path)? })
+    }
+
+    /// The scope it is.
+    pub fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
+    }
+
+    /// The hierarchy that systemd makes scopes in, as a group's folder at its root.
+    pub(crate) fn hierarchy_of_scopes() -> Result<Folder, RuntimeError> {
+        let mut folders = hierarchy::folders("/")?;
+        folders.pop().filter(|last| last.is_v2()).ok_or_else(|| {
+            RuntimeError::Systemd(
+                "its scopes are for control groups v2 alone, and v1 is mounted here: leave --systemd-cgroup out, or boot \
+                 with systemd.unified_cgroup_hierarchy=1"
+                    .to_owned(),
+            )
+        })
     }
 
     /// Makes the group in every hierarchy and sets its limits. What this machine has no controller for is a warning.
@@ -89,21 +115,28 @@ impl Cgroup {
         if !cgroup.is_empty()? {
             return Err(RuntimeError::Spec(format!("control group {path} still has processes in it")));
         }
-        let made = cgroup.make_folders().and_then(|()| {
-            let Some(resources) = resources else { return Ok(()) };
-            warnings.extend(cgroup.update(resources)?);
-            if !linux::userns::is_machines_root() {
-                // Only root may load the program, and nobody in here may make a device.
-                return Ok(());
-            }
-            devices::limit(&cgroup, resources.devices().as_deref().unwrap_or_default(), warnings)
-        });
+        let made = cgroup.make_folders().and_then(|()| cgroup.limit(resources, warnings));
         if let Err(error) = made {
             // The first error is the one to tell.
             let _removed = cgroup.remove();
             return Err(error);
         }
         Ok(cgroup)
+    }
+
+    /// Sets the first limits.
+    pub(crate) fn limit(
+        &self,
+        resources: Option<&LinuxResources>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), RuntimeError> {
+        let Some(resources) = resources else { return Ok(()) };
+        warnings.extend(limits::apply(self, resources)?);
+        if !linux::userns::is_machines_root() {
+            // Only root may load the program, and nobody in here may make a device.
+            return Ok(());
+        }
+        devices::limit(self, resources.devices().as_deref().unwrap_or_default(), warnings)
     }
 
     fn make_folders(&mut self) -> Result<(), RuntimeError> {
@@ -238,11 +271,27 @@ impl Cgroup {
 
     /// Changes limits. Returns warnings about those this machine has no controller for.
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<String>, RuntimeError> {
+        if let Some(scope) = &self.scope {
+            // Else it would write the old ones again, whenever it reads its units anew.
+            scope.set(resources, self.present()?)?;
+        }
         limits::apply(self, resources)
+    }
+
+    fn present(&self) -> Result<Present, RuntimeError> {
+        let text = |file: &str| self.v2_folder().map(|folder| read(&folder.join(file))).transpose();
+        let memory = text("memory.max")?.and_then(|text| text.trim().parse().ok());
+        let bandwidth = text("cpu.max")?.unwrap_or_default();
+        let (quota, period) = bandwidth.trim().split_once(' ').unwrap_or_default();
+        Ok(Present { memory, quota: quota.parse().ok(), period: period.parse().ok() })
     }
 
     /// Removes it everywhere. Waits (bounded) for processes that are on their way out; kills none.
     pub fn remove(&self) -> Result<(), RuntimeError> {
+        if let Some(scope) = &self.scope {
+            // It may be on its way already, systemd sees the last process go; what counts is that the folder is gone.
+            let _stopped = scope.stop();
+        }
         let deadline = Instant::now() + REMOVE_PATIENCE;
         for folder in &self.folders {
             remove_tree(folder.folder(), deadline)?;

@@ -5,6 +5,7 @@ use super::state::{State, check_id, now, start_time};
 use super::terminal::{Relay, send_console};
 use super::{CliError, Global};
 use oci_spec::runtime::{Process, Spec};
+use runtime::systemd::{Manager, Scope};
 use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio, capabilities, hooks};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -35,12 +36,13 @@ struct Bundle {
     path: PathBuf,
     spec: Spec,
     rootfs: PathBuf,
+    cgroup: CgroupRequest,
     /// Groups above the container's that are not there yet.
     cgroup_parents: usize,
 }
 
 impl Bundle {
-    fn load(args: &Args) -> Result<Bundle, CliError> {
+    fn load(global: &Global, args: &Args) -> Result<Bundle, CliError> {
         let path = Path::new(args.value("bundle").unwrap_or("."));
         let path = fs::canonicalize(path).map_err(|e| CliError::new(format!("bundle {}: {e}", path.display())))?;
         let config = path.join("config.json");
@@ -56,10 +58,11 @@ impl Bundle {
         let rootfs = path.join(root.path());
         let rootfs =
             fs::canonicalize(&rootfs).map_err(|e| CliError::new(format!("rootfs {}: {e}", rootfs.display())))?;
-        let mut bundle = Bundle { path, spec, rootfs, cgroup_parents: 0 };
+        let mut bundle = Bundle { path, spec, rootfs, cgroup: CgroupRequest::Inherit, cgroup_parents: 0 };
+        bundle.cgroup = bundle.cgroup(global, args.id()?)?;
         // Without a path of its own it is at the top: a group above it would be made and removed with each container.
-        if bundle.cgroups_path().is_some() {
-            bundle.cgroup_parents = runtime::Cgroup::open(&bundle.cgroup(args.id()?))?.missing_parents();
+        if let (CgroupRequest::Path(path), Some(_)) = (&bundle.cgroup, bundle.cgroups_path()) {
+            bundle.cgroup_parents = runtime::Cgroup::open(path)?.missing_parents();
         }
         Ok(bundle)
     }
@@ -73,12 +76,31 @@ impl Bundle {
         Some(path).filter(|path| !path.as_os_str().is_empty())
     }
 
-    fn cgroup(&self, id: &str) -> String {
-        match self.cgroups_path() {
+    fn cgroup(&self, global: &Global, id: &str) -> Result<CgroupRequest, CliError> {
+        let path = self.cgroups_path();
+        if global.systemd {
+            let path = path.map(Path::to_string_lossy);
+            return Ok(CgroupRequest::Systemd(Scope::new(manager()?, path.as_deref(), id)?));
+        }
+        Ok(CgroupRequest::Path(match path {
             Some(path) => Path::new("/").join(path).to_string_lossy().into_owned(),
             None => format!("/ctr-runtime-{id}"),
-        }
+        }))
     }
+}
+
+/// Whose systemd makes this user's control groups.
+fn manager() -> Result<Manager, CliError> {
+    if linux::userns::is_machines_root() {
+        return Ok(Manager::System);
+    }
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    let folder = folder.ok_or_else(|| {
+        CliError::new(
+            "--systemd-cgroup: XDG_RUNTIME_DIR is not set, by which an ordinary user's systemd is found; log in anew",
+        )
+    })?;
+    Ok(Manager::User(folder.into()))
 }
 
 /// A config in the words of the library that reads it: without capabilities that only a younger kernel would know (they
@@ -175,7 +197,7 @@ fn make(
         stdio: if bundle.has_terminal() { Stdio::Terminal { size } } else { own_streams()? },
         netns: None,
         mount_sources: Vec::new(),
-        cgroup: CgroupRequest::Path(bundle.cgroup(id)),
+        cgroup: bundle.cgroup.clone(),
         die_with_parent: false,
         init: args.flag("init"),
         extra_fds,
@@ -218,7 +240,8 @@ fn finish(
         rootfs: bundle.rootfs.clone(),
         created: now(),
         started: !wait_for_start,
-        cgroup: bundle.cgroup(id),
+        cgroup: created.cgroup.path().to_owned(),
+        scope: created.cgroup.scope().cloned(),
         cgroup_parents: bundle.cgroup_parents,
         config: bundle.spec.clone(),
         folder: None,
@@ -250,9 +273,10 @@ fn claim(global: &Global, id: &str) -> Result<(), CliError> {
 }
 
 /// After a failure: the group is gone already, its parents are not.
-fn forget_cgroup(bundle: &Bundle, id: &str) {
-    let _removed =
-        runtime::Cgroup::open(&bundle.cgroup(id)).and_then(|cgroup| cgroup.remove_with_parents(bundle.cgroup_parents));
+fn forget_cgroup(bundle: &Bundle) {
+    if let CgroupRequest::Path(path) = &bundle.cgroup {
+        let _removed = runtime::Cgroup::open(path).and_then(|cgroup| cgroup.remove_with_parents(bundle.cgroup_parents));
+    }
 }
 
 fn release(global: &Global, id: &str) {
@@ -264,13 +288,13 @@ pub(super) fn create(global: &Global, args: &[String]) -> Result<u8, CliError> {
     let args = Args::parse(args, OPTIONS, usize::MAX)?;
     let id = args.id()?;
     let extra_fds = inherited(&args)?;
-    let bundle = Bundle::load(&args)?;
+    let bundle = Bundle::load(global, &args)?;
     if bundle.has_terminal() && args.value("console-socket").is_none() {
         return Err(CliError::new("cannot allocate tty if runc will detach without setting console socket"));
     }
     claim(global, id)?;
     make(global, &args, &bundle, extra_fds, true).inspect_err(|_| {
-        forget_cgroup(&bundle, id);
+        forget_cgroup(&bundle);
         release(global, id);
     })?;
     Ok(0)
@@ -309,7 +333,7 @@ pub(super) fn run(global: &Global, args: &[String]) -> Result<u8, CliError> {
     let args = Args::parse(args, OPTIONS, usize::MAX)?;
     let id = args.id()?;
     let extra_fds = inherited(&args)?;
-    let bundle = Bundle::load(&args)?;
+    let bundle = Bundle::load(global, &args)?;
     let detach = args.flag("detach");
     if detach && bundle.has_terminal() && args.value("console-socket").is_none() {
         return Err(CliError::new("cannot allocate tty if runc will detach without setting console socket"));
@@ -322,7 +346,7 @@ pub(super) fn run(global: &Global, args: &[String]) -> Result<u8, CliError> {
             super::commands::remove(global, &state)?;
         }
         if result.is_err() {
-            forget_cgroup(&bundle, id);
+            forget_cgroup(&bundle);
         }
         release(global, id);
     }

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::state::now;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where errors and warnings are written down beside standard error.
 #[derive(Debug, Default)]
@@ -51,14 +51,4 @@ impl Log {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
         let _logged = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
-}
-
-/// Why control groups are not made by systemd.
-pub(super) fn no_systemd() -> String {
-    let what = if Path::new("/run/systemd/system").exists() {
-        "not supported yet"
-    } else {
-        "systemd is not running on this machine"
-    };
-    format!("--systemd-cgroup: {what}; leave it out (cgroupfs: control groups are made directly)")
 }

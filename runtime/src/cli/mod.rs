@@ -14,7 +14,7 @@ mod update;
 use args::{Args, OptionSpec};
 use log::Log;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What went wrong, for the user.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ impl From<linux::CallError> for CliError {
 pub(crate) struct Global {
     pub(crate) root: PathBuf,
     pub(crate) log: Log,
+    /// Control groups are systemd's to make.
+    pub(crate) systemd: bool,
 }
 
 const GLOBAL: &[OptionSpec] = &[
@@ -61,6 +63,9 @@ const GLOBAL: &[OptionSpec] = &[
     ("version", Some('v'), false),
     ("help", Some('h'), false),
 ];
+
+const NO_SYSTEMD: &str = "--systemd-cgroup: systemd is not running on this machine; \
+    leave it out (cgroupfs: control groups are made directly)";
 
 const USAGE: &str = "\
 usage: ctr-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND [options] [ID]
@@ -78,7 +83,7 @@ commands:
 
 /// Runs a command: its exit code, and where to log an error.
 pub(crate) fn dispatch(args: &[String]) -> (Global, Result<u8, CliError>) {
-    let mut global = Global { root: PathBuf::from("/run/ctr-runtime"), log: Log::default() };
+    let mut global = Global { root: PathBuf::from("/run/ctr-runtime"), log: Log::default(), systemd: false };
     let result = dispatch_with(args, &mut global);
     (global, result)
 }
@@ -99,7 +104,10 @@ fn dispatch_with(args: &[String], global: &mut Global) -> Result<u8, CliError> {
         return print(USAGE);
     }
     if options.flag("systemd-cgroup") && matches!(command.as_str(), "run" | "create" | "restore") {
-        return Err(CliError::new(log::no_systemd()));
+        global.systemd = true;
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Err(CliError::new(NO_SYSTEMD));
+        }
     }
     match command.as_str() {
         "run" => create::run(global, rest),

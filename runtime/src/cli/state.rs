@@ -3,6 +3,7 @@
 use super::{CliError, Global};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use runtime::Cgroup;
+use runtime::systemd::Scope;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -26,6 +27,9 @@ pub(crate) struct State {
     pub(crate) created: String,
     pub(crate) started: bool,
     pub(crate) cgroup: String,
+    /// What its group is to systemd, where that made it.
+    #[serde(default)]
+    pub(crate) scope: Option<Scope>,
     /// How many groups above it were made for it, and go with it.
     #[serde(default)]
     pub(crate) cgroup_parents: usize,
@@ -91,7 +95,10 @@ impl State {
     }
 
     pub(crate) fn cgroup(&self) -> Result<Cgroup, CliError> {
-        Ok(Cgroup::open(&self.cgroup)?)
+        Ok(match &self.scope {
+            Some(scope) => Cgroup::of_scope(&self.cgroup, scope)?,
+            None => Cgroup::open(&self.cgroup)?,
+        })
     }
 
     /// As the `state` command and hooks show it.

@@ -23,6 +23,8 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+pub(crate) const MAKER_IS_GONE: &str = "the process that makes this container is gone";
+
 /// What the steps hand on to one another.
 pub(crate) struct Setup<'a> {
     pub(crate) plan: &'a Plan<'a>,
@@ -58,7 +60,7 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
     let plan = &mut *plan;
     // First of all, while this is the only thread in no new cgroup namespace yet: cheap only for oneself.
     if !plan.is_entered {
-        plan.membership.enter()?;
+        enter_group(plan, channel)?;
         join_namespaces(plan)?;
     }
     let pid_outside = pid_outside(&plan.process);
@@ -135,7 +137,23 @@ pub(crate) fn ask(channel: BorrowedFd<'_>, request: &FromInit) -> Result<(), Fai
     channel::send(channel, request, None)?;
     match channel::receive::<ToInit>(channel)? {
         Some((ToInit::Done, _)) => Ok(()),
-        _ => Err(Failure::set_up("the process that makes this container is gone")),
+        _ => Err(Failure::set_up(MAKER_IS_GONE)),
+    }
+}
+
+/// Into the control group, which may be made around this process only now.
+pub(crate) fn enter_group(plan: &mut Plan<'_>, channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    plan.membership.enter()?;
+    if !plan.group_follows {
+        return Ok(());
+    }
+    channel::send(channel, &FromInit::EnterGroup, None)?;
+    match channel::receive::<ToInit>(channel)? {
+        Some((ToInit::InGroup { path }, _)) => {
+            plan.cgroup_folders.iter_mut().for_each(|folder| *folder = folder.of_group(&path));
+            Ok(())
+        }
+        _ => Err(Failure::set_up(MAKER_IS_GONE)),
     }
 }
 

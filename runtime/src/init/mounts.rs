@@ -236,7 +236,7 @@ fn has_group(group: Option<&str>) -> bool {
 /// The container's own control group, by a bind of its folder in each hierarchy it is in. Hierarchies it is not in are not shown.
 fn attach_cgroups(setup: &Setup<'_>, destination: &Path, options: &MountOptions) -> Result<(), Failure> {
     let target = real_dir(setup, destination)?;
-    let folders = setup.plan.cgroup_folders;
+    let folders = setup.plan.cgroup_folders.as_slice();
     let mut options = MountOptions { data: Vec::new(), ..options.clone() };
     if setup.plan.in_user_namespace && !setup.plan.own_cgroup_namespace {
         // Its own groups might be its to write; those above them, too, where nothing hides them.
