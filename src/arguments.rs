@@ -115,10 +115,15 @@ fn shorts<'a>(
 
 /// A switch with an explicit value: the flag itself, or nothing.
 fn switch(flag: &str, value: &str) -> Result<Option<OsString>, CliError> {
+    Ok(truth(&format!("\"{flag}\" flag"), value)?.then(|| flag.into()))
+}
+
+/// Yes or no, in all the words that docker's flags take for it.
+pub(crate) fn truth(name: &str, value: &str) -> Result<bool, CliError> {
     match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(flag.into())),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(None),
-        _ => Err(CliError::flag(format!("invalid argument {value:?} for \"{flag}\" flag: expected true or false"))),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(CliError::flag(format!("invalid argument {value:?} for {name}: expected true or false"))),
     }
 }
 

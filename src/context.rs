@@ -1,5 +1,6 @@
 //! What every command gets: where the data is, the environment, the output, the engine.
 
+use crate::arguments::truth;
 use crate::error::CliError;
 use crate::output::table::printable_lines;
 use engine::{Engine, EngineConfig, Identity, RegistrySettings};
@@ -16,6 +17,7 @@ pub(crate) struct Context {
     root: Option<PathBuf>,
     state: Option<PathBuf>,
     additional_stores: Vec<PathBuf>,
+    keep_blobs: Option<bool>,
     authfile: Option<PathBuf>,
     engine: OnceCell<Engine>,
     /// Root of the machine, not of a user namespace.
@@ -34,6 +36,7 @@ impl Context {
             root: None,
             state: None,
             additional_stores: Vec::new(),
+            keep_blobs: None,
             authfile: None,
             engine: OnceCell::new(),
             is_root,
@@ -55,6 +58,11 @@ impl Context {
     /// `--additional-store`, any number of times.
     pub(crate) fn add_store(&mut self, path: PathBuf) {
         self.additional_stores.push(path);
+    }
+
+    /// `--keep-blobs`.
+    pub(crate) fn set_keep_blobs(&mut self, keep: bool) {
+        self.keep_blobs = Some(keep);
     }
 
     /// `--authfile`.
@@ -122,7 +130,7 @@ impl Context {
         Ok(config)
     }
 
-    /// Additional stores: the flags', else the environment's.
+    /// Additional stores, and whether blobs are kept: the flags', else the environment's.
     fn store_options(&self) -> Result<StoreOptions, CliError> {
         let mut stores = self.additional_stores.clone();
         if stores.is_empty() {
@@ -130,7 +138,12 @@ impl Context {
             stores.extend(list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from));
         }
         let additional = stores.into_iter().map(|path| self.absolute(path)).collect::<Result<_, _>>()?;
-        Ok(StoreOptions { additional })
+        let keep_blobs = match (self.keep_blobs, self.env_set("CTR_KEEP_BLOBS")) {
+            (Some(keep), _) => keep,
+            (None, Some(text)) => truth("CTR_KEEP_BLOBS", &text)?,
+            (None, None) => true,
+        };
+        Ok(StoreOptions { additional, drop_blobs: !keep_blobs, refetch: None })
     }
 
     /// Takes away what killed commands left; whoever has used the engine does so last of all.

@@ -1,6 +1,6 @@
 //! From the first words of the line to a command's `run`: global options, groups, aliases, help.
 
-use crate::arguments::{closest, normalise};
+use crate::arguments::{closest, normalise, truth};
 use crate::commands::{COMMANDS, CommandEntry, GROUPS};
 use crate::context::Context;
 use crate::error::CliError;
@@ -67,6 +67,7 @@ fn globals<'a>(mut words: &'a [OsString], context: &mut Context) -> Result<Globa
         match name {
             "-h" | "--help" => return Ok(Globals::Help),
             "-v" | "--version" => return Ok(Globals::Version),
+            "--keep-blobs" => context.set_keep_blobs(truth(name, value.as_deref().unwrap_or("true"))?),
             "--root" | "--state" | "--additional-store" => {
                 let value = match (value, words.first()) {
                     (Some(value), _) => OsString::from(value),
@@ -87,7 +88,7 @@ fn globals<'a>(mut words: &'a [OsString], context: &mut Context) -> Result<Globa
                 }
             }
             _ => {
-                let known = ["root", "state", "additional-store", "help", "version"];
+                let known = ["root", "state", "additional-store", "keep-blobs", "help", "version"];
                 let hint = match closest(name.trim_start_matches('-'), known.into_iter()) {
                     Some(near) => format!("did you mean --{near}? See 'ctr --help'."),
                     None => "See 'ctr --help'.".to_owned(),
@@ -249,6 +250,9 @@ fn overview(context: &mut Context) -> Result<ExitCode, CliError> {
       --additional-store DIR
                     Another data root whose images are used too and never written to; may be given
                     several times (CTR_ADDITIONAL_STORES: folders with colons between)
+      --keep-blobs=false
+                    Drop what was pulled once it is unpacked; a push or save fetches it again
+                    (CTR_KEEP_BLOBS)
   -h, --help        Show this help
   -v, --version     Show the version
 
@@ -277,6 +281,7 @@ pub(crate) fn full_tree() -> Command {
         .about("A daemonless container engine: builds, moves and runs images")
         .arg(clap::Arg::new("root").long("root").value_hint(clap::ValueHint::DirPath))
         .arg(clap::Arg::new("state").long("state").value_hint(clap::ValueHint::DirPath))
+        .arg(clap::Arg::new("keep-blobs").long("keep-blobs").num_args(0..=1).require_equals(true))
         .arg(
             clap::Arg::new("additional-store")
                 .long("additional-store")

@@ -105,7 +105,8 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the data root; its folders are made where missing. Cheap: nothing is scanned.
-    pub fn open(config: EngineConfig) -> Result<Engine> {
+    pub fn open(mut config: EngineConfig) -> Result<Engine> {
+        config.store.refetch = Some(config.registries.refetch());
         let store = Store::open_with(&config.root, &config.store)?;
         let tag = net::tag_of(&config.root);
         Ok(Engine { config, store, tag })

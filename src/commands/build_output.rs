@@ -198,7 +198,7 @@ fn layout(
         if let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, Some(&descriptor.media_type)) {
             for blob in manifest.layers.iter().chain([&manifest.config]) {
                 let path = blobs.join(blob.digest.hex());
-                let mut file = store.blob(&blob.digest)?;
+                let mut file = store.open_blob(blob, 0)?;
                 save::write_file(&path, |out| std::io::copy(&mut file, out).map(drop).map_err(fail(&path)))?;
             }
         }

@@ -227,7 +227,7 @@ impl Store {
         if !known || !self.layout.layer(name).join("fs").is_dir() {
             return Ok(false);
         }
-        if name != Layout::layer_name(diff_id) || self.known_blob(diff_id)?.is_some() {
+        if name != Layout::layer_name(diff_id) || self.has_known_blob(diff_id)? {
             return Ok(true);
         }
         let mut tar = Digesting::new(io::sink());

@@ -228,6 +228,14 @@ pub enum StoreError {
     /// A blob is not on disk.
     #[error("blob {0} is missing from the store: pull the image again")]
     NoSuchBlob(Digest),
+    /// A blob that was dropped, and cannot be had again.
+    #[error("blob {digest} is not kept here (keep-blobs=false) and cannot be fetched again from {why}")]
+    NotKept {
+        /// Which.
+        digest: Digest,
+        /// From where, and why not.
+        why: String,
+    },
     /// The manifest and the config of an image contradict each other.
     #[error("malformed image {image}: {why}")]
     BadImage {

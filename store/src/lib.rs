@@ -39,6 +39,7 @@ mod open;
 mod rebuild;
 mod remove;
 mod shared;
+mod sources;
 mod sweep;
 mod types;
 mod usage;
@@ -52,6 +53,7 @@ pub use id::new_id;
 pub use layer::read::{Entry as TarEntry, Kind as TarKind, TarReader};
 pub use lock::Lock;
 pub use open::{Store, StoreOptions};
+pub use sources::Refetch;
 pub use types::{
     AddressRow, ArchiveFormat, CacheEntry, Collected, CommittedLayer, ContainerRow, Image, ImageSummary, ImportOptions,
     Loaded, NetworkRow, NewContainer, Removed, Scratch, Volume,

@@ -31,7 +31,7 @@ impl Store {
             && self.has_blob(&descriptor.digest)
             && let Ok(bytes) = self.small_blob(&descriptor.digest)
             && descriptor.digest.matches(&bytes)
-            && self.has_all_blobs(descriptor, &bytes)
+            && self.can_have_all_blobs(descriptor, &bytes)
         {
             return Ok((descriptor.clone(), bytes));
         }
@@ -84,9 +84,9 @@ impl Store {
         Ok((descriptor, bytes))
     }
 
-    fn has_all_blobs(&self, descriptor: &Descriptor, bytes: &[u8]) -> bool {
+    fn can_have_all_blobs(&self, descriptor: &Descriptor, bytes: &[u8]) -> bool {
         match Document::parse(bytes, Some(&descriptor.media_type)) {
-            Ok(Document::Manifest(manifest)) => manifest.layers.iter().all(|layer| self.has_blob(&layer.digest)),
+            Ok(Document::Manifest(manifest)) => manifest.layers.iter().all(|layer| self.can_have_blob(&layer.digest)),
             _ => false,
         }
     }

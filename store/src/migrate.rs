@@ -17,8 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 /// More than FORMAT ever says, in bytes.
 const MAX_FORMAT_BYTES: u64 = 256;
 
-/// What format 2 has beside format 1: where blobs that are not kept can be had again (certain: they came from there, or went
-/// there), and in which additional stores layers were seen.
+/// What format 2 has beside format 1: where blobs that are not kept can be had again (certain: they came from there), and in which additional stores layers were seen.
 pub(crate) const TABLES_OF_2: &str = "
 CREATE TABLE blob_source (
   blob TEXT, repository TEXT, certain INTEGER NOT NULL, PRIMARY KEY (blob, repository)) WITHOUT ROWID;

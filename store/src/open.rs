@@ -7,9 +7,11 @@ use crate::lease::Lease;
 use crate::lock::{Lock, Wait};
 use crate::migrate::{format_of, migrate, write_format};
 use crate::shared::Shared;
+use crate::sources::Refetch;
 use crate::{Result, StoreError};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Held while the store is made, migrated or made anew.
 pub(crate) const CREATION_LOCK: &str = ".creation.lock";
@@ -24,6 +26,9 @@ pub struct Store {
     pub(crate) lease: Lease,
     /// Additional stores, in the order given.
     pub(crate) shared: Vec<Shared>,
+    /// Whether pulled layers' blobs are dropped.
+    pub(crate) drops_blobs: bool,
+    pub(crate) refetch: Option<Arc<dyn Refetch>>,
     privileged: bool,
 }
 
@@ -32,6 +37,11 @@ pub struct Store {
 pub struct StoreOptions {
     /// Other stores whose images and layers count as if they were here; they are only read.
     pub additional: Vec<PathBuf>,
+    /// Drop the compressed blobs of pulled layers once they are unpacked (`keep-blobs=false`): half the space, but pushes and
+    /// saves fetch them again.
+    pub drop_blobs: bool,
+    /// How blobs that were dropped are had again; without it they are not.
+    pub refetch: Option<Arc<dyn Refetch>>,
 }
 
 impl Store {
@@ -50,7 +60,16 @@ impl Store {
         let boot_path = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = fs::read_to_string(boot_path).map_err(StoreError::io("read", boot_path))?.trim().to_owned();
         let shared = options.additional.iter().map(|path| Shared::new(path)).collect();
-        Ok(Store { layout, db, boot, lease: Lease::default(), shared, privileged: is_initial_root() })
+        Ok(Store {
+            layout,
+            db,
+            boot,
+            lease: Lease::default(),
+            shared,
+            drops_blobs: options.drop_blobs,
+            refetch: options.refetch.clone(),
+            privileged: is_initial_root(),
+        })
     }
 
     /// The store's folder.

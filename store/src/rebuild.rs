@@ -80,6 +80,10 @@ impl Store {
         let row = (&name, layer.diff_id.as_str(), signed(layer.size), &layer.boot);
         self.db.write("put back a layer", |tx| {
             change(tx, "INSERT INTO layer VALUES (?,?,?,?)", row).map_err(self.db.error("put back a layer"))?;
+            if let Some((blob, repository)) = &layer.source {
+                self.note_blob(tx, blob, &layer.diff_id)?;
+                self.note_source(tx, &blob.digest, repository)?;
+            }
             Ok(())
         })
     }

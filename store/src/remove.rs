@@ -150,6 +150,7 @@ impl Store {
             }
         }
         self.forget_unused()?;
+        self.drop_blobs(&mut collected)?;
         // Layers that went have freed their blobs.
         let roots = self.db.read("mark what is in use", |tx| self.roots(tx))?;
         for algorithm in ["sha256", "sha512"] {
@@ -178,6 +179,8 @@ impl Store {
             layers.retain(|name| !roots.layers.contains(name));
             let mut blobs = names(tx, "SELECT blob FROM layer_blob WHERE diff_id NOT IN (SELECT diff_id FROM layer)")?;
             blobs.retain(|blob| !roots.blobs.contains(blob));
+            let sources = names(tx, "SELECT blob FROM blob_source WHERE blob NOT IN (SELECT blob FROM layer_blob)")?;
+            blobs.extend(sources);
             Ok((layers, blobs))
         };
         let (layers, blobs) = self.db.read("forget what is not used", unused)?;
@@ -190,7 +193,9 @@ impl Store {
                 change(tx, "DELETE FROM shared_layer WHERE name = ?", [name]).map_err(error)?;
             }
             for blob in blobs {
-                change(tx, "DELETE FROM layer_blob WHERE blob = ?", [blob]).map_err(error)?;
+                for sql in ["DELETE FROM layer_blob WHERE blob = ?", "DELETE FROM blob_source WHERE blob = ?"] {
+                    change(tx, sql, [&blob]).map_err(error)?;
+                }
             }
             Ok(())
         })

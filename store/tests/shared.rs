@@ -29,7 +29,7 @@ fn put(store: &Store, name: &str, tars: &[&[u8]]) -> Digest {
 }
 
 fn over(root: &Path, below: &Path) -> Store {
-    Store::open_with(root, &StoreOptions { additional: vec![below.to_owned()] }).unwrap()
+    Store::open_with(root, &StoreOptions { additional: vec![below.to_owned()], ..StoreOptions::default() }).unwrap()
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_lost_database_is_made_anew_over_an_additional_store() {
     let store = over(&root, &below);
     put(&store, "mine", &[&base, &Tar::default().file("top", "t").end()]);
     drop(store);
-    let options = StoreOptions { additional: vec![below.clone()] };
+    let options = StoreOptions { additional: vec![below.clone()], ..StoreOptions::default() };
     let (store, unreadable) = Store::rebuild(&root, &options).unwrap();
     assert!(unreadable.is_empty(), "{unreadable:?}");
     let folders = store.image_layers(&store.image("mine").unwrap()).unwrap();

@@ -57,7 +57,7 @@ fn write_layout(engine: &Engine, folder: &Path, document: &[u8], layers: Vec<Des
     for layer in &layers {
         let to = blobs.join(layer.digest.hex());
         if !to.exists() {
-            let mut from = engine.store().blob(&layer.digest)?;
+            let mut from = engine.store().open_blob(layer, 0)?;
             write(&to, |out| std::io::copy(&mut from, out).map(drop))?;
         }
     }

@@ -54,7 +54,7 @@ impl Engine {
         };
         registry.push_blob(reference, &config, &[], &mut open, &|_| {})?;
         for layer in &layers {
-            registry.push_blob(reference, layer, &[], &mut |offset| self.open_blob(&layer.digest, offset), &|_| {})?;
+            registry.push_blob(reference, layer, &[], &mut |offset| self.open_blob(layer, offset), &|_| {})?;
         }
         let manifest = Manifest { annotations: BTreeMap::new(), ..Manifest::oci(config, layers) };
         let bytes = serde_json::to_vec(&manifest).map_err(|e| EngineError::Invalid(e.to_string()))?;

@@ -87,6 +87,8 @@ impl Engine {
             None => vec![name, reference.at_digest(digest.clone())],
         };
         let image_id = self.store().put_pulled_image(&names, &descriptor, &found.bytes, &config_bytes)?;
+        // Of layers that were here too.
+        self.store().note_sources(reference, &manifest.layers)?;
         self.store().sync()?;
         Ok(Pulled { up_to_date: before.as_ref() == Some(&image_id), image_id, digest })
     }
@@ -164,7 +166,7 @@ impl Engine {
         };
         event(PullState::Downloading { done_bytes: 0 });
         let done = |done_bytes| event(PullState::Downloading { done_bytes });
-        self.store().ingest_layer(layer.blob, layer.diff_id, &mut open, &done)?;
+        self.store().ingest_pulled_layer(layer.blob, layer.diff_id, reference, &mut open, &done)?;
         event(PullState::Complete);
         Ok(())
     }

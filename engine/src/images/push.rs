@@ -6,7 +6,7 @@ use crate::{Engine, EngineError, Result};
 use oci::{Descriptor, Digest, Document, Manifest, Reference};
 use registry_client::{BlobPush, Registry};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::sync::Arc;
 use store::{Image, ImageSummary};
 
@@ -93,7 +93,7 @@ impl Engine {
         let file = self.store().blob(id)?;
         let size = file.metadata().map_err(|e| EngineError::io("look at the config", id.as_str(), e))?.len();
         let config = Descriptor::new(oci::MediaType::OCI_CONFIG, id.clone(), size);
-        registry.push_blob(to, &config, &[], &mut |offset| self.open_blob(id, offset), &|_| {})?;
+        registry.push_blob(to, &config, &[], &mut |offset| self.open_blob(&config, offset), &|_| {})?;
         Ok(())
     }
 
@@ -129,10 +129,16 @@ impl Engine {
         };
         let sent = |done_bytes| event(PushState::Pushing { done_bytes, total_bytes: blob.size });
         let mut open = |offset| {
-            let inner = self.open_blob(&blob.digest, offset)?;
+            let inner = self.open_blob(&blob, offset)?;
             Ok(Box::new(Watched { inner, outcome: outcome.clone() }) as Box<dyn Read>)
         };
-        let how = registry.push_blob(to, &blob, &layer.mount_from, &mut open, &sent)?;
+        let mut mount_from = layer.mount_from.clone();
+        for source in self.sources_at(to, &blob.digest)? {
+            if mount_from.len() < MAX_MOUNT_SOURCES && !mount_from.contains(&source) {
+                mount_from.push(source);
+            }
+        }
+        let how = registry.push_blob(to, &blob, &mount_from, &mut open, &sent)?;
         event(match how {
             BlobPush::Existing => PushState::AlreadyExists,
             BlobPush::Mounted(from) => PushState::Mounted { from },
@@ -141,10 +147,16 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn open_blob(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read>> {
-        let mut file = self.store().blob(digest).map_err(io::Error::other)?;
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(Box::new(file))
+    /// Other repositories of the same registry that the blob came from or went to.
+    fn sources_at(&self, to: &Reference, blob: &Digest) -> Result<Vec<String>> {
+        let known = self.store().blob_sources(blob)?;
+        let names = known.iter().filter_map(|name| name.parse::<Reference>().ok());
+        let there = names.filter(|name| name.domain() == to.domain() && name.path() != to.path());
+        Ok(there.map(|name| name.path().to_owned()).collect())
+    }
+
+    pub(super) fn open_blob(&self, blob: &Descriptor, offset: u64) -> io::Result<Box<dyn Read>> {
+        self.store().open_blob(blob, offset).map_err(io::Error::other)
     }
 }
 

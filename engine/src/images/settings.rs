@@ -1,16 +1,17 @@
 //! What the environment says about registries. The values are handed in: the engine reads no variables.
 
 use crate::{Engine, Result};
-use oci::Reference;
+use oci::{Descriptor, Reference};
 use registry_client::{
     ClientConfig, CredentialFiles, CredentialPaths, Proxies, Registry, Resolve, RuleFiles, Rules, TlsFiles,
 };
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::fmt;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where certificates, proxies and logins come from.
 #[derive(Clone, Debug, Default)]
@@ -105,16 +106,53 @@ impl Engine {
 
     /// A client for one operation; it connects to nothing yet.
     pub(super) fn registry(&self, tls_verify: bool) -> Result<Registry> {
-        let settings = &self.config().registries;
+        self.config().registries.client(tls_verify)
+    }
+}
+
+impl RegistrySettings {
+    fn client(&self, tls_verify: bool) -> Result<Registry> {
         Ok(Registry::new(ClientConfig {
-            credentials: Arc::new(self.credential_files()),
+            credentials: Arc::new(CredentialFiles::new(self.credentials.clone())),
             tls_verify,
-            insecure: settings.insecure.clone(),
-            tls: settings.tls.clone(),
-            proxies: settings.proxies.clone(),
-            rules: self.registry_rules()?,
+            insecure: self.insecure.clone(),
+            tls: self.tls.clone(),
+            proxies: self.proxies.clone(),
+            rules: Rules::read(&self.rules)?,
             ..ClientConfig::new(Arc::new(HostNames))
         }))
+    }
+
+    /// For the store: blobs that it does not keep.
+    pub(crate) fn refetch(&self) -> Arc<dyn store::Refetch> {
+        Arc::new(FromRegistries { settings: self.clone(), client: OnceLock::new() })
+    }
+}
+
+/// Blobs of pulled layers, once more from where they were pulled from.
+struct FromRegistries {
+    settings: RegistrySettings,
+    /// Made when first needed: one set of connections for all of them.
+    client: OnceLock<Registry>,
+}
+
+impl fmt::Debug for FromRegistries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromRegistries").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl store::Refetch for FromRegistries {
+    fn open(&self, repository: &str, blob: &Descriptor, offset: u64) -> io::Result<Box<dyn Read>> {
+        let client = match self.client.get() {
+            Some(client) => client,
+            None => {
+                let made = self.settings.client(true).map_err(|e| io::Error::other(e.to_string()))?;
+                self.client.get_or_init(|| made)
+            }
+        };
+        let reference: Reference = repository.parse().map_err(io::Error::other)?;
+        Ok(Box::new(client.blob(&reference, blob, offset).map_err(io::Error::other)?))
     }
 }
 

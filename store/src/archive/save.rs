@@ -7,7 +7,6 @@ use crate::{ArchiveFormat, Image, Store, StoreError};
 use oci::{Descriptor, Document, Hasher, Index, Manifest, MediaType, Reference};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 
@@ -85,25 +84,22 @@ fn texts(names: &[Reference]) -> Vec<String> {
 
 /// A blob on its way out, hashed: after a power cut a file may have the right length and the wrong bytes.
 struct Verified {
-    file: File,
+    content: Box<dyn Read>,
     hasher: Hasher,
-    count: u64,
 }
 
 impl Read for Verified {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
+        let count = self.content.read(buffer)?;
         self.hasher.update(&buffer[..count]);
-        self.count += count as u64;
         Ok(count)
     }
 }
 
 impl Verified {
     fn finish(self, blob: &Descriptor) -> Result<()> {
-        // Nothing is read of what the archive has already.
         let got = self.hasher.finish();
-        if got == blob.digest || self.count == 0 {
+        if got == blob.digest {
             return Ok(());
         }
         Err(StoreError::DigestMismatch { what: "blob", expected: blob.digest.clone(), got })
@@ -145,6 +141,10 @@ impl<W: Write> ArchiveWriter<W> {
         self.append(&super::load::blob_name(&blob.digest), blob.size, content)
     }
 
+    fn has(&self, blob: &Descriptor) -> bool {
+        self.written.contains(&super::load::blob_name(&blob.digest))
+    }
+
     /// Adds an image's blobs and its manifest.
     fn image(&mut self, store: &Store, image: &Image) -> Result<(Descriptor, Manifest)> {
         let (descriptor, bytes) = store.manifest_of(image)?;
@@ -153,7 +153,10 @@ impl<W: Write> ArchiveWriter<W> {
             return Err(StoreError::BadImage { image: image.id.to_string(), why });
         };
         for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
-            let mut content = Verified { file: store.blob(&blob.digest)?, hasher: blob.digest.hasher(), count: 0 };
+            if self.has(blob) {
+                continue;
+            }
+            let mut content = Verified { content: store.open_blob(blob, 0)?, hasher: blob.digest.hasher() };
             self.blob(blob, &mut content)?;
             content.finish(blob)?;
         }

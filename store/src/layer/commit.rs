@@ -47,6 +47,7 @@ impl Store {
             root: (attributes != (0o755, 0, 0)).then_some(attributes),
             implied: Vec::new(),
             links: Vec::new(),
+            source: None,
         };
         self.install_layer(&lock, &made, &name, &file, None)?;
         Ok(CommittedLayer { diff_id, size: written.bytes, empty: false })
@@ -64,25 +65,25 @@ impl Store {
         out.flush().map_err(StoreError::io("write the tar of", &path))
     }
 
-    /// The layer's compressed blob, made if there is none yet.
+    /// The layer's compressed blob, made if there is none yet; of one that is not kept, what it can be had again by
+    /// ([`Store::open_blob`]).
     pub fn layer_blob(&self, diff_id: &Digest) -> Result<Descriptor> {
         if let Some(known) = self.known_blob(diff_id)?
             && self.has_blob(&known.digest)
         {
             return Ok(known);
         }
-        let mut made = None;
+        if let Some(dropped) = self.dropped_blob(diff_id)? {
+            return Ok(dropped);
+        }
         let (digest, size) = self.new_blob(&mut |out| {
             let mut tar = Digesting::new(ParallelGzip::new(out));
             self.layer_tar(diff_id, &mut tar)?;
-            let (digest, _, gzip) = tar.finish();
-            made = Some(digest);
-            gzip.finish().map(drop).map_err(StoreError::io("write", "layer blob"))
+            let (made, _, gzip) = tar.finish();
+            gzip.finish().map_err(StoreError::io("write", "layer blob"))?;
+            // A pulled layer's tar can't always be made again to the byte; a damaged layer's is another.
+            if made == *diff_id { Ok(()) } else { Err(StoreError::NoSuchBlob(diff_id.clone())) }
         })?;
-        // A pulled layer's tar can't always be made again to the byte.
-        if made.as_ref() != Some(diff_id) {
-            return Err(StoreError::NoSuchBlob(diff_id.clone()));
-        }
         let blob = Descriptor::new(MediaType::OCI_LAYER_GZIP, digest, size);
         self.db.write("note a layer's blob", |tx| self.note_blob(tx, &blob, diff_id))?;
         Ok(blob)

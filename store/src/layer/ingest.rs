@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::lease::{NameLock, lock_name};
 use crate::lock::Wait;
 use crate::{Result, Store, StoreError};
-use oci::{Descriptor, Digest, Hasher};
+use oci::{Descriptor, Digest, Hasher, Reference};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -42,6 +42,29 @@ impl Store {
         open: &mut dyn FnMut(u64) -> io::Result<Box<dyn Read>>,
         progress: &dyn Fn(u64),
     ) -> Result<()> {
+        self.ingest(blob, diff_id, None, open, progress)
+    }
+
+    /// The same for a layer of a repository, from which the blob can be had again: it is kept only if the store keeps such.
+    pub fn ingest_pulled_layer(
+        &self,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        from: &Reference,
+        open: &mut dyn FnMut(u64) -> io::Result<Box<dyn Read>>,
+        progress: &dyn Fn(u64),
+    ) -> Result<()> {
+        self.ingest(blob, diff_id, Some(from.repository()), open, progress)
+    }
+
+    fn ingest(
+        &self,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        from: Option<String>,
+        open: &mut dyn FnMut(u64) -> io::Result<Box<dyn Read>>,
+        progress: &dyn Fn(u64),
+    ) -> Result<()> {
         let name = Layout::layer_name(diff_id);
         let busy = || StoreError::Busy(format!("layer {diff_id}"));
         let lock = lock_name(&self.layout, &name, Wait::Block)?.ok_or_else(busy)?;
@@ -53,11 +76,11 @@ impl Store {
         self.lease.add(&self.layout, blob.digest.as_str())?;
         let mut first = BlobSource::begin(self, blob, open, progress)?;
         let resumed = first.stored > 0;
-        let mut made = self.unpack(&lock, blob, diff_id, &mut first);
+        let mut made = self.unpack(&lock, blob, diff_id, &from, &mut first);
         if made.is_err() && resumed && !is_source_failure(&made) {
             // What was kept from an earlier attempt may be what is damaged: once more, from the beginning.
             first.discard();
-            made = self.unpack(&lock, blob, diff_id, &mut BlobSource::begin(self, blob, open, progress)?);
+            made = self.unpack(&lock, blob, diff_id, &from, &mut BlobSource::begin(self, blob, open, progress)?);
         }
         if made.as_ref().is_err_and(is_full_disk) {
             // Its space is worth more now than the part of the download.
@@ -76,7 +99,14 @@ impl Store {
         self.layout.ingest(&format!("{}.partial", blob.digest.as_str().replace(':', "-")))
     }
 
-    fn unpack(&self, lock: &NameLock, blob: &Descriptor, diff_id: &Digest, source: &mut BlobSource<'_>) -> Result<()> {
+    fn unpack(
+        &self,
+        lock: &NameLock,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        from: &Option<String>,
+        source: &mut BlobSource<'_>,
+    ) -> Result<()> {
         let scratch = self.new_scratch()?;
         let (made, fs) = Store::new_layer_folder(scratch.path())?;
         let partial = source.path.clone();
@@ -101,9 +131,18 @@ impl Store {
             source.discard();
             return Err(StoreError::DigestMismatch { what: "layer", expected: diff_id.clone(), got: got_diff_id });
         }
-        source.keep(self, blob)?;
-        let file = layer_file(diff_id, extracted, &self.boot);
-        self.install_layer(lock, &made, &Layout::layer_name(diff_id), &file, Some(blob))
+        let drop_blob = self.drops_blobs && from.is_some() && !source.finished;
+        if !drop_blob {
+            source.keep(self, blob)?;
+        }
+        let mut file = layer_file(diff_id, extracted, &self.boot);
+        file.source = from.as_ref().map(|from| (blob.clone(), from.clone()));
+        self.install_layer(lock, &made, &Layout::layer_name(diff_id), &file, Some(blob))?;
+        if drop_blob {
+            // A kill before the row would have left it to be resumed from.
+            source.discard();
+        }
+        Ok(())
     }
 }
 
@@ -124,6 +163,7 @@ fn layer_file(diff_id: &Digest, extracted: Extracted, boot: &str) -> LayerFile {
         root: extracted.root,
         implied: extracted.implied.into_iter().collect(),
         links: extracted.links,
+        source: None,
     }
 }
 

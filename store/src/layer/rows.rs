@@ -31,6 +31,9 @@ pub(crate) struct LayerFile {
     /// Hard links to files of layers below: path and target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The blob it came as and the repository that came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<(Descriptor, String)>,
 }
 
 impl Store {
@@ -202,8 +205,11 @@ impl Store {
         self.db.write("put a layer", |tx| {
             let row = (name, file.diff_id.as_str(), signed(file.size), &self.boot);
             change(tx, "INSERT OR REPLACE INTO layer VALUES (?,?,?,?)", row).map_err(error)?;
-            match blob {
-                Some(blob) => self.note_blob(tx, blob, &file.diff_id),
+            if let Some(blob) = blob {
+                self.note_blob(tx, blob, &file.diff_id)?;
+            }
+            match &file.source {
+                Some((blob, repository)) => self.note_source(tx, &blob.digest, repository),
                 None => Ok(()),
             }
         })?;

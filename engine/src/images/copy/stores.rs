@@ -5,7 +5,7 @@ use crate::images::workers::{Outcome, Watched};
 use crate::{Engine, EngineError, Result};
 use oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Reference};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An image of the store.
@@ -36,9 +36,7 @@ impl Source for FromStore<'_> {
     }
 
     fn blob(&self, blob: &Descriptor, offset: u64) -> Result<Box<dyn Read>> {
-        let mut file = self.engine.store().blob(&blob.digest)?;
-        file.seek(SeekFrom::Start(offset)).map_err(|e| EngineError::io("read", blob.digest.as_str(), e))?;
-        Ok(Box::new(file))
+        Ok(self.engine.store().open_blob(blob, offset)?)
     }
 }
 
