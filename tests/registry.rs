@@ -419,6 +419,15 @@ fn registries_conf_says_where_names_lead() {
     let again = there.ctr("run --rm --pull=never team/app:1 echo here").ok();
     again.prints("here");
     there.ctr("pull proxy/team/app:1").ok().prints(&format!("{}/proxy/team/app:1", mirror.address()));
+    // In a Containerfile too, here and fetched, searched for and by an alias.
+    there.build("by-search", "search", "FROM team/app:1\nRUN echo here\n").ok();
+    there.ctr("rmi -f r.example/team/app:1").ok();
+    there.build("by-search", "search", "FROM team/app:1\nRUN echo fetched\n").ok();
+    conf(format!(
+        "unqualified-search-registries = [\"nobody.invalid\"]\n[aliases]\nnick = \"r.example/team/app\"\n{place}"
+    ));
+    there.build("by-alias", "alias", "FROM nick:1\nRUN echo alias\n").ok();
+    there.build("by-alias", "alias", "FROM nick:2\nRUN echo alias\n").fails(1).says("r.example/team/app:2");
 
     conf("[[registry]]\nlocation = \"r.example\"\nblocked = true\n".to_owned());
     there.ctr("pull r.example/x").fails(1).says("the registry is blocked in").says("registries.conf").says_it_plainly();

@@ -3,6 +3,7 @@
 use crate::auth::Target;
 use crate::http::{self, Answer, Call, Payload};
 use crate::registry::Ask;
+use crate::slots::{Held, Slot, Way};
 use crate::url::Origin;
 use crate::{Cause, Registry, RegistryError};
 use oci::{Descriptor, Digest, Reference};
@@ -140,6 +141,11 @@ impl BlobReader {
     }
 
     fn open_here(&self) -> Result<Box<dyn Read + Send>, RegistryError> {
+        let slot = Slot::take(&self.target.domain, Way::Down);
+        Ok(Box::new(Held { body: self.request()?, _slot: slot }))
+    }
+
+    fn request(&self) -> Result<Box<dyn Read + Send>, RegistryError> {
         let path = format!("/v2/{}/blobs/{}", self.target.repository, self.blob.digest);
         let mut ask = Ask::get(&self.target, &self.what, &path);
         if self.position > 0 {

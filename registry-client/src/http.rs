@@ -3,6 +3,7 @@
 //! credentials stay with their origin and https never turns into http.
 
 use crate::challenge;
+use crate::slots::{Slot, Way};
 use crate::tls::{TlsConnector, TlsError, Trust};
 use crate::url::{self, Origin};
 use crate::{Cause, ClientConfig, Resolve};
@@ -233,6 +234,8 @@ impl Http {
         let mut source_error = None;
         let response = match &mut call.payload {
             Payload::Stream(upload) => {
+                // Before the source is opened: see there.
+                let _slot = Slot::take(url.authority().map_or("", |a| a.as_str()), Way::Up);
                 let opened = (upload.open)().map_err(Cause::Source)?;
                 let mut reader = Metered {
                     inner: opened,

@@ -32,6 +32,7 @@ mod proxy;
 mod referrers;
 mod registry;
 mod rules;
+mod slots;
 mod tls;
 mod upload;
 mod url;

@@ -7,9 +7,14 @@ use crate::registry::{Address, Ask, next_page};
 use crate::{Cause, Registry, RegistryError, url};
 use oci::{Descriptor, Digest, Document, Index, MAX_MANIFEST_BYTES, Manifest, MediaType, Reference};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// What may refer to one image; more is cut off.
 const MAX_REFERRERS: usize = 10_000;
+/// How often a list that others write at the same time is written.
+const MAX_WRITES: u32 = 20;
+/// The least time given to others who read the list before it was written, to write theirs.
+const LEAST_SETTLING: Duration = Duration::from_millis(50);
 
 impl Registry {
     /// What refers to the image of a digest: one descriptor each, with its `artifact_type` and annotations. `kind` picks those
@@ -84,7 +89,9 @@ impl Registry {
         }
     }
 
-    /// After a manifest with a subject was stored by a registry that does not keep track of them: does so.
+    /// After a manifest with a subject was stored by a registry that does not keep track of them: does so. There is no way to
+    /// change a list but to replace it, and who does so at the same time undoes it: so it is read again once the others'
+    /// writes must have come, and written again where that is needed.
     pub(crate) fn note_referrer(
         &self,
         repository: &Reference,
@@ -92,18 +99,24 @@ impl Registry {
         descriptor: Descriptor,
     ) -> Result<(), RegistryError> {
         let Some(subject) = &manifest.subject else { return Ok(()) };
-        let mut index = self.fallback(repository, &subject.digest)?;
-        if index.manifests.iter().any(|entry| entry.digest == descriptor.digest) {
-            return Ok(());
-        }
         let kind = manifest.artifact_type.clone().or_else(|| Some(manifest.config.media_type.clone()));
-        let annotations = manifest.annotations.clone();
-        index.manifests.push(Descriptor { artifact_type: kind, annotations, ..descriptor });
+        let entry = Descriptor { artifact_type: kind, annotations: manifest.annotations.clone(), ..descriptor };
         let to = fallback_tag(repository, &subject.digest)?;
         let fail = |why: String| RegistryError::new(repository.domain(), "list a referrer", Cause::Protocol(why));
-        let bytes = serde_json::to_vec(&index).map_err(|e| fail(e.to_string()))?;
-        self.push_manifest(&to, MediaType::OCI_INDEX, &bytes)?;
-        Ok(())
+        for attempt in 0..MAX_WRITES {
+            let begun = Instant::now();
+            let mut index = self.fallback(repository, &subject.digest)?;
+            if index.manifests.iter().any(|other| other.digest == entry.digest) {
+                return Ok(());
+            }
+            index.manifests.push(entry.clone());
+            let bytes = serde_json::to_vec(&index).map_err(|e| fail(e.to_string()))?;
+            self.push_manifest(&to, MediaType::OCI_INDEX, &bytes)?;
+            // Others take about as long from their reading to their writing; who collides again waits at random.
+            let again = if attempt == 0 { Duration::ZERO } else { self.inner.http.pause(0).min(LEAST_SETTLING * 10) };
+            std::thread::sleep((begun.elapsed() * 2).max(LEAST_SETTLING) + again);
+        }
+        Err(fail(format!("{}: others keep replacing the list of what refers to it", subject.digest)))
     }
 }
 

@@ -180,8 +180,10 @@ impl Rules {
     /// Where to ask for an image (`reading`), or to put it.
     pub(crate) fn way(&self, reference: &Reference, reading: bool) -> Way {
         let name = reference.repository();
-        let matching =
-            self.registries.iter().filter_map(|(prefix, rule)| Some((prefix, rest_of(&name, prefix)?, rule)));
+        let matching = self
+            .registries
+            .iter()
+            .filter_map(|(prefix, rule)| Some((prefix, rest_of_image(reference, &name, prefix)?, rule)));
         let Some((_, rest, rule)) = matching.max_by_key(|(prefix, ..)| prefix.len()) else {
             return Way::To(vec![name]);
         };
@@ -197,6 +199,31 @@ impl Rules {
         let mirrors = rule.mirrors.iter().filter(|_| reading).filter(serves).map(|m| format!("{}{rest}", m.location));
         let own = if rule.location.is_empty() { name.clone() } else { format!("{}{rest}", rule.location) };
         Way::To(mirrors.chain([own]).collect())
+    }
+}
+
+/// What of an image's name follows a prefix, which may end with a tag or digest: then it is that image's alone.
+fn rest_of_image<'a>(reference: &Reference, name: &'a str, prefix: &str) -> Option<&'a str> {
+    let (repository, image) = split_image(prefix);
+    match image {
+        None => rest_of(name, prefix),
+        Some(image) => {
+            let digest = reference.digest().map(|digest| digest.as_str());
+            let is_it = repository == name && (digest == Some(image) || reference.tag() == Some(image));
+            is_it.then_some("")
+        }
+    }
+}
+
+/// A prefix, and the tag or digest at its end.
+fn split_image(prefix: &str) -> (&str, Option<&str>) {
+    if let Some((repository, digest)) = prefix.split_once('@') {
+        return (repository, Some(digest));
+    }
+    let last = prefix.rfind('/').unwrap_or(prefix.len());
+    match prefix.get(last..).and_then(|name| name.find(':')) {
+        Some(at) => (&prefix[..last + at], Some(&prefix[last + at + 1..])),
+        None => (prefix, None),
     }
 }
 
@@ -234,8 +261,10 @@ impl FileRegistry {
                 return Err(format!("location {place:?} is no registry: HOST[:PORT][/PATH] is expected"));
             }
         }
-        if !is_wild && !is_place(&prefix) {
-            return Err(format!("prefix {prefix:?} is no registry: HOST[:PORT][/PATH] or *.DOMAIN is expected"));
+        let is_image = split_image(&prefix).1.is_some() && prefix.parse::<Reference>().is_ok();
+        if !is_wild && !is_image && !is_place(&prefix) {
+            let expected = "HOST[:PORT][/PATH[:TAG|@DIGEST]] or *.DOMAIN";
+            return Err(format!("prefix {prefix:?} is no registry: {expected} is expected"));
         }
         let by_digest_only = self.mirror_by_digest_only;
         let kind = |kind: Option<MirrorKind>| match (by_digest_only, kind) {
@@ -324,6 +353,72 @@ mod tests {
         assert_eq!(ways(&rules, "old.example/teams/app", true), "old.example/teams/app");
         assert_eq!(ways(&rules, "a.b.corp.example:5000/x", true), "a.b.corp.example:5000/x");
         assert_eq!(rules.insecure_hosts(), ["*.corp.example"]);
+    }
+
+    #[test]
+    fn a_prefix_may_be_one_image() {
+        let digest = format!("r.io/team/app@{DIGEST}");
+        let rules = rules(&format!(
+            r#"
+            [[registry]]
+            prefix = "r.io/team"
+            location = "general.io/team"
+
+            [[registry]]
+            prefix = "r.io/team/app:1"
+            location = "pinned.io:5000/app"
+
+            [[registry]]
+            prefix = "{digest}"
+            blocked = true
+
+            [[registry]]
+            prefix = "localhost:5000/x:old"
+            blocked = true
+            "#
+        ));
+        for (name, way) in [
+            ("r.io/team/app:1", "pinned.io:5000/app"),
+            ("r.io/team/app:2", "general.io/team/app"),
+            ("r.io/team/app:11", "general.io/team/app"),
+            ("r.io/team/app/part:1", "general.io/team/app/part"),
+            (&digest, "blocked by /x.conf"),
+            (&format!("r.io/team/other@{DIGEST}"), "general.io/team/other"),
+            ("localhost:5000/x:old", "blocked by /x.conf"),
+            ("localhost:5000/x:new", "localhost:5000/x"),
+        ] {
+            assert_eq!(ways(&rules, name, true), way, "{name}");
+        }
+    }
+
+    #[test]
+    fn wildcards_are_of_whole_names_and_give_way_to_what_is_longer() {
+        let rules = rules(
+            r#"
+            [[registry]]
+            prefix = "*.example.com"
+            location = "all.io"
+
+            [[registry]]
+            prefix = "*.deep.example.com"
+            location = "deep.io"
+
+            [[registry]]
+            prefix = "a.deep.example.com/only"
+            location = "only.io"
+            "#,
+        );
+        for (name, way) in [
+            ("x.example.com/y", "all.io/y"),
+            ("x.example.com:8443/y", "all.io:8443/y"),
+            ("a.deep.example.com/y", "deep.io/y"),
+            ("a.deep.example.com/only/z", "only.io/z"),
+            ("deep.example.com/y", "all.io/y"),
+            ("badexample.com/y", "badexample.com/y"),
+            ("r.io/x.example.com/y", "r.io/x.example.com/y"),
+        ] {
+            assert_eq!(ways(&rules, name, true), way, "{name}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use test_support::http::{Reply, Server, answer};
+use test_support::http::{MemoryRegistry, Reply, Server, answer};
 
 #[test]
 fn a_busy_registry_is_asked_again_when_it_says() {
@@ -386,4 +386,33 @@ fn a_proxy_is_used_and_carries_no_registry_credentials() {
     assert!(error.to_string().contains("proxy"), "{error}");
     let seen = proxy.seen();
     assert_eq!((seen[0].method.as_str(), seen[0].target.as_str()), ("CONNECT", "registry.example:443"));
+}
+
+#[test]
+fn one_host_is_asked_for_so_many_bodies_at_a_time_by_all_clients_together() {
+    const MOST: usize = 8;
+    let registry = MemoryRegistry::default();
+    let blob = blob_of(b"layer");
+    registry.put_blob("a", &blob.digest, b"layer");
+    let image = registry.image("a");
+    let mut held: Vec<_> = (0..MOST).map(|_| client().blob(&image, &blob, 0).unwrap()).collect();
+    let (sender, arrived) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn({
+        let (image, blob) = (image.clone(), blob.clone());
+        move || {
+            let mut late = client().blob(&image, &blob, 0).unwrap();
+            sender.send(()).unwrap();
+            std::io::read_to_string(&mut late).unwrap()
+        }
+    });
+    // Small things and other hosts don't wait.
+    let other = MemoryRegistry::default();
+    other.put_blob("a", &blob.digest, b"layer");
+    assert_eq!(client().blob_bytes(&other.image("a"), &blob, 100).unwrap(), b"layer");
+    client().blob_exists(&image, &blob.digest).unwrap();
+    assert!(arrived.recv_timeout(std::time::Duration::from_millis(300)).is_err(), "it does not wait");
+    // Read to its end, one has made room.
+    assert_eq!(std::io::read_to_string(&mut held[0]).unwrap(), "layer");
+    assert_eq!(waiting.join().unwrap(), "layer");
+    arrived.recv().unwrap();
 }

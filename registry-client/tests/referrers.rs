@@ -66,3 +66,66 @@ fn where_a_registry_keeps_no_track_a_tag_does() {
     let debian = Registry::start(RegistryKind::Plain);
     check(&format!("{}/team/app", debian.address()).parse().unwrap());
 }
+
+/// Something of that content that refers to the image.
+fn artifact(to: &Reference, image: &Descriptor, content: &'static [u8]) -> Manifest {
+    let mut artifact = Manifest::oci(put(to, b"{}"), vec![put(to, content)]);
+    artifact.artifact_type = Some("text/plain".to_owned());
+    artifact.subject = Some(image.clone());
+    artifact
+}
+
+#[test]
+fn who_attaches_at_the_same_time_undoes_nothing() {
+    const CONTENTS: [&[u8]; 8] = [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7"];
+    let registry = MemoryRegistry::start(Quirks { referrers: false, ..Quirks::default() });
+    let debian = Registry::start(RegistryKind::Plain);
+    for to in [registry.image("a"), format!("{}/team/app", debian.address()).parse().unwrap()] {
+        let image = push(&to, &Manifest::oci(put(&to, b"{}"), Vec::new()));
+        let artifacts = CONTENTS.map(|content| artifact(&to, &image, content));
+        let barrier = std::sync::Barrier::new(artifacts.len());
+        std::thread::scope(|scope| {
+            for artifact in &artifacts {
+                scope.spawn(|| {
+                    barrier.wait();
+                    push(&to, artifact);
+                });
+            }
+        });
+        assert_eq!(client().referrers(&to, &image.digest, None).unwrap().len(), artifacts.len());
+    }
+}
+
+#[test]
+fn a_list_that_is_replaced_meanwhile_is_written_again() {
+    let registry = std::sync::Arc::new(MemoryRegistry::start(Quirks { referrers: false, ..Quirks::default() }));
+    let to = registry.image("a");
+    let image = push(&to, &Manifest::oci(put(&to, b"{}"), Vec::new()));
+    let tag = image.digest.as_str().replace(':', "-");
+    let other = push(&to, &Manifest::oci(put(&to, b"{}"), vec![put(&to, b"another's")]));
+    let others = oci::Index {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_INDEX.to_owned()),
+        manifests: vec![other.clone()],
+        annotations: Default::default(),
+    };
+    let bytes = serde_json::to_vec(&others).unwrap();
+    // Just before it looks whether its own is there, another's older view is written.
+    let (reads, place, list) =
+        (std::sync::atomic::AtomicUsize::new(0), std::sync::Arc::downgrade(&registry), tag.clone());
+    registry.fault(move |seen| {
+        let is_list = seen.method == "GET" && seen.target.ends_with(&list);
+        if is_list && reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 {
+            place.upgrade().unwrap().put_manifest("a", &list, MediaType::OCI_INDEX, &bytes);
+        }
+        None
+    });
+    let ours = push(&to, &artifact(&to, &image, b"ours"));
+    registry.mend();
+    let mut found: Vec<_> =
+        client().referrers(&to, &image.digest, None).unwrap().into_iter().map(|e| e.digest).collect();
+    let mut expected = vec![other.digest, ours.digest];
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}

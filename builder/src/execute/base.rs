@@ -127,7 +127,10 @@ impl Build<'_> {
         }
         let found = match self.request.pull {
             PullPolicy::Always => None,
-            PullPolicy::Missing | PullPolicy::Never => self.find_image(name, platform)?,
+            PullPolicy::Missing | PullPolicy::Never => match self.find_image(name, platform)? {
+                None => self.find_short(name, platform)?,
+                found => found,
+            },
         };
         let was_here = found.is_some();
         let image = match found {
@@ -159,7 +162,25 @@ impl Build<'_> {
         Ok(Some(BaseImage { layers, config: with_path(image.config) }))
     }
 
+    /// By one of the names that a short one stands for by `registries.conf`.
+    fn find_short(&self, name: &str, platform: Option<&Platform>) -> StepResult<Option<BaseImage>> {
+        for full in self.engine.short_names(name)? {
+            if let Some(found) = self.find_image(&full.to_string(), platform)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Under the first of the names that a short one stands for, or under its own.
     fn fetch_image(&self, name: &str, platform: Option<&Platform>, step: &Step<'_, '_>) -> StepResult<BaseImage> {
+        let names: Vec<String> = self.engine.short_names(name)?.iter().map(Reference::to_string).collect();
+        let Some((last, others)) = names.split_last() else { return self.fetch_named(name, platform, step) };
+        let first = others.iter().find_map(|name| self.fetch_named(name, platform, step).ok());
+        first.map_or_else(|| self.fetch_named(last, platform, step), Ok)
+    }
+
+    fn fetch_named(&self, name: &str, platform: Option<&Platform>, step: &Step<'_, '_>) -> StepResult<BaseImage> {
         if self.request.pull == PullPolicy::Never {
             let hint = format!("fetch it with: ctr pull {name}");
             return Err(StepError::with_hint(format!("No such image: {name}"), hint));
