@@ -332,3 +332,64 @@ fn a_repository_is_a_context() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }
+
+/// The capabilities a process has, and whether its system calls are filtered.
+const PRIVILEGES: &str = "grep -E 'CapEff|Seccomp:' /proc/self/status";
+
+#[test]
+fn an_insecure_step_is_privileged_where_that_is_allowed() {
+    let env = TestEnv::new();
+    let file = format!("FROM busybox\nRUN {PRIVILEGES} > /plain\nRUN --security=insecure {PRIVILEGES} > /insecure\n");
+    env.write("app/Containerfile", &file);
+    env.ctr("build -t app app").fails(1).says("security.insecure is not allowed").says("--allow security.insecure");
+    env.ctr("build -t app --allow nonsense app").fails(125).says("nonsense");
+    env.ctr("build -t app --allow network.host,security.insecure app").ok();
+    let inside = |flags: &str, command: &str| env.ctr(format!("run --rm {flags} app {command}")).ok().stdout();
+    let ask = |flags: &str| env.ctr(["run", "--rm", flags, "app", "sh", "-c", PRIVILEGES]).ok().stdout();
+    assert_eq!(inside("", "cat /insecure"), ask("--privileged"));
+    assert_eq!(inside("", "cat /plain"), ask("--privileged=false"));
+    assert_ne!(inside("", "cat /plain"), inside("", "cat /insecure"));
+    // What was made so is not had without asking again.
+    env.ctr("build app").fails(1).says("security.insecure is not allowed");
+}
+
+#[test]
+fn a_squashed_build_is_one_layer_on_its_base() {
+    let env = TestEnv::new();
+    let file = "FROM busybox\n\
+        RUN mkdir -p /d/below /opt/deep && echo 1 > /d/one && echo 2 > /two && ln /two /twin && chmod 600 /two && rm /bin/ls\n\
+        RUN rm -r /two /d && mkdir /d && echo 3 > /d/three && chown 5:6 /d/three && ln -s /d /link && touch /bin/ls\n\
+        ENV A=1\n\
+        RUN rm -r /root && mkdir /root && echo new > /root/only && mkfifo /pipe && rm /bin/cp && rm -r /opt && echo f > /opt\n";
+    env.build("whole", "app", file).ok();
+    env.ctr("build --squash -t squashed app").ok();
+    let look = "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o -path /etc -prune -o \
+                -exec stat -c '%A %u %g %Y %N' {} + | sort -k 5; cat /d/three /root/only /twin /opt";
+    let seen = |image: &str| env.ctr(["run", "--rm", image, "sh", "-c", look]).ok().lines();
+    let (of_squashed, of_whole) = (seen("squashed"), seen("whole"));
+    let first = of_squashed.iter().zip(&of_whole).find(|(squashed, whole)| squashed != whole);
+    assert_eq!((first, of_squashed.len()), (None, of_whole.len()));
+    let layers = |image: &str| env.inspect(image, "/RootFS/Layers").as_array().cloned().unwrap_or_default();
+    let (base, whole, squashed) = (layers("busybox"), layers("whole"), layers("squashed"));
+    assert_eq!((whole.len(), squashed.len()), (base.len() + 3, base.len() + 1));
+    assert_eq!(squashed[..base.len()], base[..]);
+    assert_eq!(env.inspect("squashed", "/Config/Env"), env.inspect("whole", "/Config/Env"));
+
+    // What came and went leaves no trace, what the base has a mark.
+    let name = squashed[base.len()].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let layer = env.root().join("layers").join(name).join("fs");
+    let is_there = |name: &str| layer.join(name).symlink_metadata().is_ok();
+    assert!(!is_there("two") && !is_there("d/one") && is_there("twin") && is_there("bin/cp"));
+
+    let history =
+        env.ctr(["history", "--no-trunc", "--format", "{{.Comment}}|{{.CreatedBy}}", "squashed"]).ok().lines();
+    assert!(history[0].starts_with("merge sha256:"), "{history:?}");
+    assert!(history[1].starts_with("|RUN"), "{history:?}");
+    // A step of it is cached, and so is the merging.
+    let id = env.ctr("build -q --squash app").ok().stdout();
+    assert_eq!(id.trim(), env.inspect("squashed", "/Id"));
+    env.write("nothing/Containerfile", "FROM scratch\nCOPY Containerfile /a\nCOPY Containerfile /b\n");
+    env.ctr("build --squash -t from-nothing nothing").ok();
+    assert_eq!(layers("from-nothing").len(), 1);
+    env.ctr(["history", "--format", "{{.Comment}}", "from-nothing"]).ok().prints("create new from sha256:");
+}

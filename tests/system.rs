@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use test_support::{TestEnv, wait_for_exit};
+use test_support::{TestEnv, eventually, wait_for_exit};
 
 /// A row of `system df`, as JSON.
 fn usage(env: &TestEnv, kind: &str) -> serde_json::Value {
@@ -69,6 +69,75 @@ fn the_least_recently_used_cache_goes_first() {
     env.ctr("builder prune -f --keep-storage 60kB").ok().prints("Total reclaimed space: 50kB");
     env.ctr("build aa").ok().says("CACHED");
     env.ctr("build bb").ok().says("not cached").says("DONE");
+}
+
+/// The rows of `builder du`, as JSON.
+fn cache_rows(env: &TestEnv, filter: &str) -> Vec<serde_json::Value> {
+    let out = env.ctr(["builder", "du", "--format", "json", "--filter", filter]).ok().stdout();
+    out.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
+}
+
+#[test]
+fn cache_mounts_are_counted_and_pruned() {
+    let env = TestEnv::new();
+    let step = |id: &str| {
+        format!(
+            "FROM busybox\nRUN --mount=type=cache,id={id},target=/c \
+             ls /c > /seen && dd if=/dev/zero of=/c/{id} bs=1000 count=40\n"
+        )
+    };
+    for id in ["old", "new"] {
+        env.build(id, id, &step(id)).ok();
+    }
+    env.ctr("build -q --no-cache -t old old").ok();
+    let rows = cache_rows(&env, "type=exec.cachemount");
+    let shown = |row: &serde_json::Value| format!("{} {} {}", row["Description"], row["Size"], row["Reclaimable"]);
+    assert_eq!(
+        rows.iter().map(shown).collect::<Vec<_>>(),
+        [r#""cached mount old" "40kB" true"#, r#""cached mount new" "40kB" true"#]
+    );
+    assert_eq!(usage(&env, "Build Cache")["Reclaimable"], "80kB (100%)");
+    env.ctr("builder du").ok().prints("exec.cachemount");
+    env.ctr("builder du --verbose").ok().prints("Type:           exec.cachemount").prints("Reclaimable:    80kB");
+    env.ctr("builder du --filter nonsense=1").fails(125).says("invalid filter 'nonsense'");
+
+    // What a filter or the bytes to keep spare stays; of two the one used last.
+    env.ctr("builder prune -f --filter type=regular").ok().prints("Total reclaimed space: 0B");
+    env.ctr("builder prune -f --filter until=1h").ok().prints("Total reclaimed space: 0B");
+    assert_eq!(cache_rows(&env, "type=exec.cachemount").len(), 2);
+    env.ctr("builder prune -f --keep-storage 50kB").ok().prints("Total reclaimed space: 40kB");
+    let left = cache_rows(&env, "type=exec.cachemount");
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0]["Description"], "cached mount old");
+    env.ctr("system prune -f").ok().prints("Total reclaimed space: 40kB");
+    assert!(cache_rows(&env, "mutable").is_empty());
+    // It begins anew.
+    env.ctr("build -q --no-cache -t old old").ok();
+    env.ctr("run --rm old cat /seen").ok().prints_nothing();
+    let filter = format!("id={}", cache_rows(&env, "mutable")[0]["ID"].as_str().unwrap());
+    env.ctr(["builder", "prune", "-f", "--filter", &filter]).ok().prints("Total reclaimed space: 40kB");
+}
+
+#[test]
+fn a_cache_mount_in_use_is_not_pruned() {
+    let env = TestEnv::new();
+    env.write(
+        "app/Containerfile",
+        "FROM busybox\nRUN --mount=type=cache,target=/c mkfifo /c/gate && cat /c/gate && touch /c/done\n",
+    );
+    let build = env.spawn("build -q app");
+    let data = || folders(&env, "build-cache").into_iter().map(|path| path.join("data")).find(|path| path.exists());
+    let data = eventually("the step runs", || data().filter(|data| data.join("gate").exists()));
+    for command in ["builder prune -af", "system prune -af"] {
+        env.ctr(command).ok();
+        let row = &cache_rows(&env, "inuse=true")[0];
+        assert_eq!([&row["Type"], &row["Reclaimable"]], [&"exec.cachemount".into(), &serde_json::Value::from(false)]);
+    }
+    fs::write(data.join("gate"), "go").unwrap();
+    build.wait().ok();
+    assert!(data.join("done").exists());
+    env.ctr("builder prune -f").ok();
+    assert!(!data.exists());
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod request;
 mod secret;
 mod step_error;
 mod tree;
+mod usage;
 
 pub use error::{BuildError, SourceLine};
 pub use event::{BuildEvent, OutputStream, StepId, Warning};
@@ -41,6 +42,7 @@ pub use recipe::{Argument, Recipe, Stage, Summary, check};
 pub use remote_cache::{CacheOrigin, CacheParseError, CacheRecord, CacheTarget, export_cache};
 pub use request::{BuildNetwork, BuildRequest, Containerfile, PullPolicy};
 pub use secret::{Secret, SecretParseError, SecretSource, SshAgent};
+pub use usage::{CacheItem, CacheKind, CachePrune, bound_cache, cache_items, prune_cache};
 
 use ignore::ignore_rules;
 use oci::{Digest, Platform};
@@ -117,11 +119,16 @@ fn understand(request: &BuildRequest) -> Result<(plan::Plan, Vec<Warning>), Buil
     let is_skipped = |warning: &Warning| skipped.iter().any(|skip| skip == warning.rule || skip == "all");
     warnings.extend(more.into_iter().filter(|warning| warning.rule.is_empty() || !is_skipped(warning)));
     match warnings.iter().find(|warning| fails && !warning.rule.is_empty()) {
-        Some(first) => Err(BuildError::Containerfile {
-            message: format!("lint violation found: {first}"),
-            at: None,
-            hint: Some("the check directive of the recipe makes warnings errors".to_owned()),
-        }),
+        Some(first) => Err(violation(first)),
         None => Ok((plan, warnings)),
+    }
+}
+
+/// A warning where the recipe wants none.
+fn violation(warning: &Warning) -> BuildError {
+    BuildError::Containerfile {
+        message: format!("lint violation found: {warning}"),
+        at: None,
+        hint: Some("the check directive of the recipe makes warnings errors".to_owned()),
     }
 }

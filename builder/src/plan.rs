@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     contexts: Vec<String>,
     /// Lint rules that the recipe does not want to hear of.
     pub(crate) skipped_rules: Vec<String>,
+    /// A warning ends the build.
+    pub(crate) warnings_fail: bool,
 }
 
 /// One stage.
@@ -90,7 +92,7 @@ impl Plan {
         request: &BuildRequest,
     ) -> Result<(Plan, Vec<Warning>), BuildError> {
         let Document { source, directives, .. } = document;
-        let skipped_rules = directives.skipped_rules;
+        let (skipped_rules, warnings_fail) = (directives.skipped_rules, directives.warnings_fail);
         let mut planner = Planner {
             request,
             source,
@@ -107,7 +109,7 @@ impl Plan {
             planner.take(located)?;
         }
         let (plan, warnings) = planner.finish()?;
-        Ok((Plan { skipped_rules, ..plan }, warnings))
+        Ok((Plan { skipped_rules, warnings_fail, ..plan }, warnings))
     }
 
     /// What a `--from` of stage `user` names: a named context, else an earlier stage by name or index, else an image.
@@ -350,10 +352,18 @@ impl Planner<'_> {
         self.warn_of_unused_args();
         let target = self.find_target()?;
         let Planner { source, escape, global_args, global_steps, stages, warnings, contexts, .. } = self;
-        Ok((
-            Plan { source, escape, global_args, global_steps, stages, target, contexts, skipped_rules: Vec::new() },
-            warnings,
-        ))
+        let plan = Plan {
+            source,
+            escape,
+            global_args,
+            global_steps,
+            stages,
+            target,
+            contexts,
+            skipped_rules: Vec::new(),
+            warnings_fail: false,
+        };
+        Ok((plan, warnings))
     }
 
     fn find_target(&self) -> Result<usize, BuildError> {

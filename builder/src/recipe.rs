@@ -64,9 +64,13 @@ pub struct Argument {
     pub line: usize,
 }
 
-/// Reads and checks a recipe: errors as of a build, warnings, what it holds.
-pub fn check(request: &BuildRequest) -> Result<Recipe, BuildError> {
-    let (plan, warnings) = crate::understand(request)?;
+/// Reads and checks a recipe: errors as of a build, what it holds, and the warnings a build would give – those that need
+/// the configs of the base images only with an engine, which has them or asks their registries.
+pub fn check(engine: Option<&engine::Engine>, request: &BuildRequest) -> Result<Recipe, BuildError> {
+    let (plan, mut warnings) = crate::understand(request)?;
+    if let Some(engine) = engine {
+        warnings.extend(crate::execute::Build::new(engine, request, &plan, &|_| {}, None).rehearse()?);
+    }
     let needed: BTreeSet<usize> = plan.reachable().into_iter().collect();
     let stage = |(index, stage): (usize, &StagePlan)| {
         let name = stage.name.clone().unwrap_or_else(|| index.to_string());
@@ -163,7 +167,7 @@ mod tests {
         let text = "# V is the version\nARG V=1\nFROM scratch AS unused\nARG HIDDEN\n# app is what you want\nFROM a:$V AS app\n\
                     ARG V\nARG MORE=x\nRUN --mount=type=secret,id=s,required --mount=type=ssh --mount=type=secret,target=/x/t y\n";
         let file = Containerfile::from_text("Containerfile", text);
-        let recipe = check(&BuildRequest::new("/nowhere", file)).unwrap();
+        let recipe = check(None, &BuildRequest::new("/nowhere", file)).unwrap();
         let arguments: Vec<_> =
             recipe.arguments.iter().map(|a| (a.name.as_str(), a.default.as_deref(), a.line)).collect();
         assert_eq!(arguments, [("V", Some("1"), 2), ("MORE", Some("x"), 8)]);

@@ -55,6 +55,10 @@ pub struct BuildRequest {
     pub add_hosts: Vec<(String, String)>,
     /// `SOURCE_DATE_EPOCH`: seconds since 1970 that no time in new layers or in the config exceeds.
     pub source_date_epoch: Option<i64>,
+    /// `--squash`: the layers on top of the base are to be one.
+    pub squash: bool,
+    /// `--allow security.insecure`: RUN may ask for a privileged container.
+    pub allow_insecure: bool,
     /// Proxy variables of the caller (`HTTP_PROXY`, …): they reach RUN, stay out of cache keys and history.
     pub proxies: Vec<(String, String)>,
 }
@@ -86,6 +90,8 @@ impl BuildRequest {
             ulimits: Vec::new(),
             add_hosts: Vec::new(),
             source_date_epoch: None,
+            squash: false,
+            allow_insecure: false,
             proxies: Vec::new(),
         }
     }

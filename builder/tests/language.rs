@@ -361,50 +361,109 @@ fn configs() {
     );
 }
 
+/// Each rule with what breaks it, and the nearest thing that does not.
+const LINT: &[(&str, &str, &str)] = &[
+    ("StageNameCasing", "FROM scratch AS Big\n", "FROM scratch AS small\n"),
+    ("FromAsCasing", "FROM scratch as x\n", "FROM scratch AS x\n"),
+    ("NoEmptyContinuation", "FROM scratch\nLABEL a=b \\\n\n c=d\n", "FROM scratch\nLABEL a=b \\\n# c\n c=d\n"),
+    ("ConsistentInstructionCasing", "FROM scratch\nlabel a=b\nLABEL c=d\n", "from scratch\nlabel a=b\nlabel c=d\n"),
+    ("DuplicateStageName", "FROM scratch AS a\nFROM scratch AS a\n", "FROM scratch AS a\nFROM scratch AS b\n"),
+    ("ReservedStageName", "FROM scratch AS context\n", "FROM scratch AS contexts\n"),
+    ("JSONArgsRecommended", "FROM scratch\nCMD x\n", "FROM scratch\nCMD [\"x\"]\n"),
+    ("MaintainerDeprecated", "FROM scratch\nMAINTAINER x\n", "FROM scratch\nLABEL maintainer=x\n"),
+    ("UndefinedArgInFrom", "FROM scratch$NOPE\n", "ARG NOPE=\nFROM scratch$NOPE\n"),
+    ("WorkdirRelativePath", "FROM scratch\nWORKDIR x\n", "FROM scratch\nWORKDIR /x\nWORKDIR y\n"),
+    ("UndefinedVar", "FROM scratch\nLABEL a=$NOPE\n", "FROM scratch\nARG NOPE=1\nLABEL a=$NOPE\n"),
+    ("UndefinedVar", "FROM scratch\nCOPY file$NOPE /x\n", "FROM scratch\nCOPY file${NOPE:-} /x\n"),
+    ("UndefinedVar", "FROM scratch\nWORKDIR /x$NOPE\n", "FROM scratch\nENV PATH=/app:$PATH\n"),
+    (
+        "UndefinedVar",
+        "FROM scratch AS a\nARG A=1\nFROM a\nLABEL l=$A\n",
+        "FROM scratch AS a\nENV A=1\nFROM a\nLABEL l=$A\n",
+    ),
+    ("UndefinedVar", "FROM based\nLABEL a=$INHERIT\n", "FROM based\nLABEL a=$INHERITED\n"),
+    ("UndefinedVar", "FROM scratch\nLABEL a=${BUILDARCH}\n", "FROM scratch\nARG BUILDARCH\nLABEL a=${BUILDARCH}\n"),
+    (
+        "MultipleInstructionsDisallowed",
+        "FROM scratch\nCMD [\"a\"]\nCMD [\"b\"]\n",
+        "FROM scratch\nCMD [\"a\"]\nFROM scratch\nCMD [\"b\"]\n",
+    ),
+    ("LegacyKeyValueFormat", "FROM scratch\nENV a b\n", "FROM scratch\nENV a=b\n"),
+    (
+        "RedundantTargetPlatform",
+        "FROM --platform=$TARGETPLATFORM scratch\n",
+        "FROM --platform=$BUILDPLATFORM scratch\n",
+    ),
+    ("SecretsUsedInArgOrEnv", "FROM scratch\nENV API_TOKEN=x\n", "FROM scratch\nENV PUBLIC_TOKEN=x\n"),
+    ("SecretsUsedInArgOrEnv", "FROM scratch\nARG PASSWORD\n", "FROM scratch\nARG PASSAGE\n"),
+    ("InvalidDefaultArgInFrom", "ARG BASE\nFROM $BASE\n", "ARG BASE=scratch\nFROM $BASE\n"),
+    (
+        "FromPlatformFlagConstDisallowed",
+        "FROM --platform=linux/amd64 scratch\n",
+        "FROM --platform=$BUILDPLATFORM scratch\n",
+    ),
+    ("CopyIgnoredFile", "FROM scratch\nCOPY hid* hidden /x/\n", "FROM scratch\nCOPY file /x\n"),
+    ("InvalidBaseImagePlatform", "FROM foreign\n", "FROM based\n"),
+    ("ExposeProtoCasing", "FROM scratch\nEXPOSE 80/TCP\n", "FROM scratch\nEXPOSE 80/tcp\n"),
+    ("ExposeInvalidFormat", "FROM scratch\nEXPOSE 127.0.0.1:80:80\n", "FROM scratch\nEXPOSE 80-81\n"),
+];
+
 #[test]
 fn lint() {
-    let rows: &[(&str, &str)] = &[
-        ("StageNameCasing", "FROM scratch AS Big\n"),
-        ("FromAsCasing", "FROM scratch as x\n"),
-        ("NoEmptyContinuation", "FROM scratch\nLABEL a=b \\\n\n c=d\n"),
-        ("ConsistentInstructionCasing", "FROM scratch\nlabel a=b\nLABEL c=d\n"),
-        ("DuplicateStageName", "FROM scratch AS a\nFROM scratch AS a\n"),
-        ("ReservedStageName", "FROM scratch AS context\n"),
-        ("JSONArgsRecommended", "FROM scratch\nCMD x\n"),
-        ("MaintainerDeprecated", "FROM scratch\nMAINTAINER x\n"),
-        ("UndefinedArgInFrom", "FROM scratch$NOPE\n"),
-        ("WorkdirRelativePath", "FROM scratch\nWORKDIR x\n"),
-        ("UndefinedVar", "FROM scratch\nLABEL a=$NOPE\n"),
-        ("MultipleInstructionsDisallowed", "FROM scratch\nCMD [\"a\"]\nCMD [\"b\"]\n"),
-        ("LegacyKeyValueFormat", "FROM scratch\nENV a b\n"),
-        ("RedundantTargetPlatform", "FROM --platform=$TARGETPLATFORM scratch\n"),
-        ("SecretsUsedInArgOrEnv", "FROM scratch\nENV API_TOKEN=x\n"),
-        ("InvalidDefaultArgInFrom", "ARG BASE\nFROM $BASE\n"),
-        ("FromPlatformFlagConstDisallowed", "FROM --platform=linux/amd64 scratch\n"),
-        ("ExposeProtoCasing", "FROM scratch\nEXPOSE 80/TCP\n"),
-    ];
     let home = home();
-    for (rule, text) in rows {
+    home.file(".dockerignore", "hidden\n");
+    home.file("hidden", "");
+    home.file("file", "");
+    let base = |name: &str, text: &str, platform: Option<&str>| {
+        let edit = |request: &mut BuildRequest| {
+            request.tags = vec![name.parse().unwrap()];
+            request.platform = platform.map(|text| text.parse().unwrap());
+        };
+        home.try_build(text, edit).unwrap_or_else(|e| panic!("{name}: {e}"));
+    };
+    base("based", "FROM scratch\nENV INHERITED=1\n", None);
+    base("foreign", "FROM scratch\n", Some("linux/s390x"));
+    let rules = |warnings: Vec<builder::Warning>| {
+        let mut rules: Vec<&str> =
+            warnings.iter().map(|warning| warning.rule).filter(|rule| !rule.is_empty()).collect();
+        rules.sort_unstable();
+        rules
+    };
+    for (rule, bad, good) in LINT {
         let build = |text: &str| {
             home.try_build(text, |request| request.build_args = vec![("BASE".to_owned(), "scratch".to_owned())])
         };
-        let rules = |text: &str| -> Vec<&str> {
-            build(text).unwrap_or_else(|e| panic!("{rule}: {e}")).built.warnings.iter().map(|w| w.rule).collect()
+        let check = |text: &str| {
+            let file = builder::Containerfile::from_text("Containerfile", text);
+            let mut request = BuildRequest::new(home.dir.path().join("context"), file);
+            request.build_args = vec![("BASE".to_owned(), "scratch".to_owned())];
+            builder::check(Some(&home.engine), &request).map(|recipe| rules(recipe.warnings))
         };
-        assert!(rules(text).contains(rule), "{rule}: {:?}", rules(text));
-        let skipped = format!("# check=skip={rule}\n{text}");
-        assert!(!rules(&skipped).contains(rule) || *rule == "UndefinedVar", "{rule} is skipped");
-        let failing = format!("# check=error=true\n{text}");
-        assert!(*rule == "UndefinedVar" || build(&failing).is_err(), "{rule} fails the build");
+        let checked = check(bad).unwrap_or_else(|e| panic!("{rule}: {e}"));
+        assert!(checked.contains(rule), "{rule}: {checked:?} of {bad}");
+        let of_good = check(good).unwrap_or_else(|e| panic!("{rule}: {e}"));
+        assert!(!of_good.contains(rule), "{rule}: {of_good:?} of {good}");
+        for directive in [format!("# check=skip={rule}\n"), "# check=skip=all\n".to_owned()] {
+            let skipped = check(&format!("{directive}{bad}")).unwrap_or_else(|e| panic!("{rule}: {e}"));
+            assert!(!skipped.contains(rule), "{rule} is skipped");
+        }
+        let failing = format!("# check=error=true\n{bad}");
+        assert!(check(&failing).is_err(), "{rule} fails the check");
+        // An ignored file, and a port with an address, the build itself refuses.
+        if matches!(*rule, "CopyIgnoredFile" | "ExposeInvalidFormat") {
+            continue;
+        }
+        assert!(build(&failing).is_err(), "{rule} fails the build");
+        for text in [bad, good] {
+            let built = build(text).unwrap_or_else(|e| panic!("{rule}: {e}")).built;
+            assert_eq!(rules(built.warnings), check(text).unwrap_or_default(), "of the build and of --check: {text}");
+        }
     }
-    for (rule, text) in [
-        ("CopyIgnoredFile", "FROM scratch\nCOPY hidden /x\n"),
-        ("ExposeInvalidFormat", "FROM scratch\nEXPOSE 127.0.0.1:80:80\n"),
-    ] {
-        home.file(".dockerignore", "hidden\n");
-        home.file("hidden", "");
-        let request = BuildRequest::new(home.dir.path().join("context"), builder::Containerfile::from_text("f", text));
-        let found = builder::check(&request).unwrap().warnings;
-        assert!(found.iter().any(|warning| warning.rule == rule), "{rule}: {found:?}");
-    }
+}
+
+#[test]
+fn an_unset_variable_is_told_with_the_one_that_was_meant() {
+    let outcome = home().build("FROM scratch\nENV VERSION=1\nLABEL a=$VERSON\n");
+    let warnings: Vec<&str> = outcome.built.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(warnings, ["Usage of undefined variable '$VERSON' (did you mean $VERSION?)"]);
 }

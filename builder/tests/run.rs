@@ -2,96 +2,13 @@
 //! must be one it can start: it has a `main` of its own instead of the test harness'.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::exit)]
 
-use builder::{BuildError, BuildEvent, BuildNetwork, BuildRequest, Built, Containerfile, Secret, SecretSource, build};
-use engine::{Engine, EngineConfig};
+mod common;
+
+use builder::{Secret, SecretSource};
+use common::{BUSYBOX, Home, read};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-
-/// A data root with a busybox image in it, and a context.
-struct Home {
-    dir: tempfile::TempDir,
-    engine: Engine,
-}
-
-/// What a build did.
-struct Outcome {
-    built: Built,
-    steps: Vec<String>,
-    output: String,
-}
-
-const BUSYBOX: &str = "/bin/busybox";
-
-impl Home {
-    fn new() -> Home {
-        let dir = tempfile::tempdir().unwrap();
-        let context = dir.path().join("context");
-        fs::create_dir(&context).unwrap();
-        let engine = Engine::open(EngineConfig::new(dir.path().join("root"), dir.path().join("state"))).unwrap();
-        let home = Home { dir, engine };
-        fs::copy(BUSYBOX, context.join("busybox")).unwrap();
-        let base = "FROM scratch\nCOPY --chmod=755 busybox /bin/\nCOPY <<passwd /etc/\nroot:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/app:/bin/sh\npasswd\nCOPY --chmod=1777 --from=0 /etc /tmp\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
-        let base = base.replace("COPY --chmod=1777 --from=0 /etc /tmp\n", "");
-        home.try_build(&base, |request| {
-            request.tags = vec!["busybox".parse().unwrap()];
-        })
-        .unwrap_or_else(|error| panic!("the base: {error} {:?}", error.output_tail()));
-        fs::remove_file(context.join("busybox")).unwrap();
-        home
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join("context").join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn try_build(&self, text: &str, edit: impl Fn(&mut BuildRequest)) -> Result<Outcome, BuildError> {
-        let containerfile = Containerfile::from_text("Containerfile", text);
-        let mut request = BuildRequest::new(self.dir.path().join("context"), containerfile);
-        request.network = BuildNetwork::None;
-        edit(&mut request);
-        let names = Mutex::new(Vec::new());
-        let steps = Mutex::new(Vec::new());
-        let output = Mutex::new(Vec::new());
-        let built = build(&self.engine, &request, &|event| match event {
-            BuildEvent::StepStarted { step, name } => names.lock().unwrap().push((step, name)),
-            BuildEvent::StepDone { step, cached, .. } => {
-                let names = names.lock().unwrap();
-                let name = &names.iter().find(|(id, _)| *id == step).unwrap().1;
-                steps.lock().unwrap().push(format!("{name}{}", if cached { " CACHED" } else { "" }));
-            }
-            BuildEvent::Output { bytes, .. } => output.lock().unwrap().extend(bytes),
-            _ => {}
-        })?;
-        let output = String::from_utf8(output.into_inner().unwrap()).unwrap();
-        Ok(Outcome { built, steps: steps.into_inner().unwrap(), output })
-    }
-
-    fn build(&self, text: &str) -> Outcome {
-        self.try_build(text, |_| {}).unwrap_or_else(|error| panic!("{error} {:?}", error.output_tail()))
-    }
-
-    fn output(&self, text: &str) -> String {
-        self.build(text).output
-    }
-
-    fn layers(&self, outcome: &Outcome) -> Vec<PathBuf> {
-        let image = self.engine.store().image(outcome.built.image_id.as_str()).unwrap();
-        self.engine.store().image_layers(&image).unwrap()
-    }
-
-    fn top(&self, outcome: &Outcome) -> PathBuf {
-        self.layers(outcome).pop().unwrap()
-    }
-}
-
-fn read(root: &Path, name: &str) -> String {
-    fs::read_to_string(root.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
+use std::path::Path;
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -267,6 +184,113 @@ fn limits_reach_the_process(home: &Home) {
     assert_eq!(built.unwrap_or_else(|e| panic!("{e}")).output, "77\n2048\n");
 }
 
+/// A mount target that the step swaps for a link while the mount is on it: neither what tidies up after the step
+/// (CVE-2024-23652), nor a later mount of the same cache (CVE-2024-23651) may follow it to the host.
+///
+/// Seen to succeed with `Stubs::remove` joining paths as strings, and with `linux::resolve::open` following links.
+fn swapped_mount_targets_lead_to_nothing_of_the_host(home: &Home) {
+    let outside = home.dir.path().join("outside");
+    fs::create_dir_all(outside.join("empty")).unwrap();
+    for name in ["secret", "stub", "empty/stub"] {
+        fs::write(outside.join(name), if name == "secret" { "of the host" } else { "" }).unwrap();
+    }
+    let before = || (names(&outside), names(&outside.join("empty")), read(&outside, "secret"));
+    let kept = before();
+    home.file("f", "f");
+    let host = outside.display();
+    for (n, text) in [
+        // The folder with the target is another one when the stub is looked for.
+        format!("RUN --mount=type=bind,source=f,target=/d/stub mv /d /e && ln -s {host} /d"),
+        format!("RUN --mount=type=tmpfs,target=/d/empty/stub mv /d /e && ln -s {host} /d"),
+        format!("RUN --mount=type=cache,target=/d/secret mv /d /e && ln -s {host} /d"),
+        format!("RUN --mount=type=bind,target=/d/empty mv /d /e && ln -s {host} /d"),
+        // What a target is to be made in is a link already: in the image, or in a cache that is mounted first.
+        format!("RUN ln -s {host} /l\nRUN --mount=type=bind,source=f,target=/l/made cat /l/made"),
+        format!("RUN ln -s {host} /l\nRUN --mount=type=cache,target=/l/made/deep touch /l/made/deep/x"),
+        format!("RUN --mount=type=cache,id=swap,target=/c ln -sfn {host} /c/l\nRUN --mount=type=cache,id=swap,target=/c --mount=type=bind,source=f,target=/c/l/made true"),
+        format!("RUN --mount=type=cache,id=swap,target=/c ln -sfn {host} /c/l\nRUN --mount=type=cache,id=swap,target=/c --mount=type=tmpfs,target=/c/l/made touch /c/l/made/x"),
+        // WORKDIR is made before the program runs.
+        format!("RUN ln -s {host} /l\nWORKDIR /l/workdir\nRUN pwd"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Refused or harmless: both will do.
+        let _either = home.try_build(&format!("FROM busybox\nENV N={n}\n{text}\n"), |_| {});
+        assert_eq!(before(), kept, "{text}");
+    }
+}
+
+/// Sources that lead out: of a cache (CVE-2024-9675), of a stage or image by a link to its root (CVE-2024-1753). Neither
+/// is the host read, nor written to by a mount that may be written to.
+///
+/// Seen to succeed with `linux::resolve::open` following links.
+fn mount_sources_lead_to_nothing_of_the_host(home: &Home) {
+    let outside = home.dir.path().join("outside-too");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "of the host").unwrap();
+    home.file("dir/f", "f");
+    let host = outside.display();
+    let context = home.dir.path().join("context");
+    let up = format!("{}{host}", "../".repeat(20));
+    std::os::unix::fs::symlink(&outside, context.join("out")).unwrap();
+    let stage =
+        format!("FROM busybox AS links\nRUN ln -s / /root-link && ln -s {host} /link && ln -s ../../../../../.. /up\n");
+    let try_all = "find /m -name secret | xargs cat; cat /m; touch /m/written /m/dir/written; echo x > /m/secret; true";
+    for (n, mount) in [
+        "type=bind,from=links,source=/root-link,target=/m,rw".to_owned(),
+        "type=bind,from=links,source=/link,target=/m,rw".to_owned(),
+        "type=bind,from=links,source=/link/secret,target=/m,rw".to_owned(),
+        format!("type=bind,from=links,source=/up{host},target=/m,rw"),
+        format!("type=bind,from=links,source={up},target=/m,rw"),
+        "type=bind,source=out,target=/m,rw".to_owned(),
+        "type=bind,source=out/secret,target=/m,rw".to_owned(),
+        format!("type=bind,source={up},target=/m,rw"),
+        "type=bind,target=/m,rw".to_owned(),
+        "type=bind,from=busybox,source=/,target=/m,rw".to_owned(),
+        "type=cache,from=links,source=/link,target=/m".to_owned(),
+        "type=cache,from=links,source=/root-link,target=/m".to_owned(),
+        format!("type=cache,source={up},target=/m"),
+        format!("type=cache,id={up},target=/m"),
+        format!("type=cache,source=/up{host},target=/m"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!("{stage}FROM busybox\nENV N={n}\nRUN --mount={mount} {try_all}\n");
+        let told = match home.try_build(&text, |_| {}) {
+            Ok(outcome) => outcome.output,
+            Err(error) => format!("{error} {:?}", error.output_tail()),
+        };
+        assert!(!told.contains("of the host"), "{mount}: {told}");
+        assert_eq!(
+            (names(&outside), read(&outside, "secret").as_str()),
+            (vec!["secret".to_owned()], "of the host"),
+            "{mount}"
+        );
+        assert_eq!(
+            (names(&context.join("dir")), context.join("written").exists()),
+            (vec!["f".to_owned()], false),
+            "{mount}"
+        );
+    }
+    fs::remove_file(context.join("out")).unwrap();
+}
+
+/// A recipe alone never gets a privileged step (CVE-2024-23653).
+///
+/// Seen to succeed without the question in `run_instruction`.
+fn a_recipe_gets_no_privileges_by_itself(home: &Home) {
+    for line in ["RUN --security=insecure grep CapEff /proc/self/status", "ONBUILD RUN --security=insecure true"] {
+        let tag = |request: &mut builder::BuildRequest| request.tags = vec!["onbuild".parse().unwrap()];
+        let error = match home.try_build(&format!("FROM busybox\n{line}\n"), tag) {
+            Ok(_) => home.error("FROM onbuild\n"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains("security.insecure is not allowed"), "{error}");
+    }
+}
+
 fn one_job_at_a_time_is_enough(home: &Home) {
     let text = "FROM busybox AS a\nRUN echo ja > /a\nFROM busybox AS b\nRUN echo jb > /b\nFROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\nRUN cat /a /b\n";
     assert_eq!(home.try_build(text, |request| request.jobs = 1).unwrap_or_else(|e| panic!("{e}")).output, "ja\njb\n");
@@ -289,7 +313,10 @@ fn main() {
     if let Some(code) = engine::hidden_mode(&arguments) {
         std::process::exit(code);
     }
-    let tests: [Case; 14] = [
+    let tests: [Case; 17] = [
+        ("swapped_mount_targets_lead_to_nothing_of_the_host", swapped_mount_targets_lead_to_nothing_of_the_host),
+        ("mount_sources_lead_to_nothing_of_the_host", mount_sources_lead_to_nothing_of_the_host),
+        ("a_recipe_gets_no_privileges_by_itself", a_recipe_gets_no_privileges_by_itself),
         ("a_layer_is_what_the_process_wrote", a_layer_is_what_the_process_wrote),
         ("processes_see_environment_folder_and_user", processes_see_environment_folder_and_user),
         ("both_forms_and_heredocs_run", both_forms_and_heredocs_run),
@@ -318,7 +345,7 @@ fn main() {
         println!("skipped: needs root and {BUSYBOX}");
         return;
     }
-    let home = Home::new();
+    let home = Home::with_busybox();
     let is_wanted = |name: &str| if is_given("--exact") { name == filter } else { name.contains(&filter) };
     for (name, test) in tests.iter().filter(|(name, _)| is_wanted(name)) {
         test(&home);

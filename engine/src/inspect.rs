@@ -1,7 +1,6 @@
 //! What `inspect` shows: docker's JSON of a container.
 
 use crate::config::{ContainerConfig, MountPoint};
-use crate::list::disk_usage;
 use crate::monitor::launch::UPPER;
 use crate::monitor::log::LOG_FILE;
 use crate::net::DEFAULT_NETWORK;
@@ -58,7 +57,7 @@ impl Engine {
             "NetworkSettings": network_settings(&config, &state, network.as_ref()),
         });
         if sizes {
-            let written = disk_usage(&folder.join(UPPER));
+            let written = store::folder_bytes(&folder.join(UPPER));
             let image = row.image.as_ref().map(|id| self.store().image(id.as_str())).transpose()?;
             shown["SizeRw"] = json!(written);
             shown["SizeRootFs"] = json!(written + image.map_or(0, |image| image.size));

@@ -5,7 +5,6 @@ use crate::monitor::launch::UPPER;
 use crate::{Engine, PortSpec, Protocol, Result, State, Status};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::path::Path;
 use store::ContainerRow;
 
 /// Which containers.
@@ -69,7 +68,7 @@ impl Engine {
             }
             // One that is removed this moment is none.
             let Ok(config) = ContainerConfig::load(&folder) else { continue };
-            let size_bytes = filter.size.then(|| disk_usage(&folder.join(UPPER)));
+            let size_bytes = filter.size.then(|| store::folder_bytes(&folder.join(UPPER)));
             summaries.push(summary(row, &state, &config, size_bytes));
         }
         Ok(summaries)
@@ -102,16 +101,6 @@ fn summary(row: ContainerRow, state: &State, config: &ContainerConfig, size_byte
     }
 }
 
-/// Bytes in the files below a folder.
-pub(crate) fn disk_usage(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => disk_usage(&entry.path()),
-        Ok(meta) if meta.is_file() => meta.len(),
-        _ => 0,
-    };
-    entries.flatten().map(size).sum()
-}
 /// A command line as docker shows it: words with blanks in quotes.
 fn shown(argv: &[String]) -> String {
     let words = argv.iter().map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() });

@@ -55,6 +55,8 @@ pub struct StepRequest {
     pub add_hosts: Vec<String>,
     /// Standard input for the program (a here-document); none is /dev/null.
     pub stdin: Option<Vec<u8>>,
+    /// As `run --privileged` has it.
+    pub privileged: bool,
     /// It gets a terminal of its own.
     pub terminal: bool,
     /// Bytes of /dev/shm; none is the default.
@@ -450,6 +452,7 @@ fn config(request: &HelperRequest) -> ContainerConfig {
         ..ContainerConfig::default()
     };
     config.spec.tty = step.terminal;
+    config.spec.privileged = step.privileged;
     config.spec.network = step.network.clone();
     config.spec.add_hosts.clone_from(&step.add_hosts);
     config.spec.shm_size_bytes = step.shm_size_bytes;

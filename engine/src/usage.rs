@@ -1,6 +1,5 @@
 //! `system df`: what takes space, and how much of it nothing needs.
 
-use crate::list::disk_usage;
 use crate::{Engine, ListFilter, Result};
 use std::collections::BTreeSet;
 
@@ -26,7 +25,8 @@ pub struct DiskUsage {
     pub containers: Usage,
     /// Volumes. In use: by a container.
     pub volumes: Usage,
-    /// Layers kept for the builder that no image has. In use: those that an image has too.
+    /// Layers kept for the builder that no image has, and the folders of `RUN --mount=type=cache`. In use: layers that an
+    /// image has too, folders that a step has.
     pub build_cache: Usage,
 }
 
@@ -39,7 +39,7 @@ impl Engine {
         }
         for volume in self.store().volumes()? {
             let is_used = !self.store().volume_users(&volume.name)?.is_empty();
-            usage.volumes.add(is_used, disk_usage(&self.store().volume_data(&volume.name)));
+            usage.volumes.add(is_used, store::folder_bytes(&self.store().volume_data(&volume.name)));
         }
         let mut images = self.store().images()?;
         // What an additional store has takes nothing here.
@@ -60,6 +60,9 @@ impl Engine {
         usage.images.active = images.iter().filter(|image| image.containers > 0).count();
         usage.build_cache.total = cached.len();
         usage.build_cache.active = cached.intersection(&of_images).count();
+        for cache in self.store().mount_caches()? {
+            usage.build_cache.add(cache.in_use, cache.bytes);
+        }
         Ok(usage)
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Add a line to /etc/hosts of RUN steps: name:ip
     #[arg(long, value_name = "NAME:IP")]
     pub(super) add_host: Vec<String>,
+    /// Let the recipe have what it asks for: security.insecure (privileged RUN steps); network.host is always allowed
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', value_parser = ["network.host", "security.insecure"])]
+    pub(super) allow: Vec<String>,
     /// Annotate the image's manifest: [manifest:|index:]KEY=VALUE
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) annotation: Vec<String>,
@@ -116,6 +119,9 @@ pub(crate) struct Args {
     /// An ssh agent for RUN --mount=type=ssh: default, or ID=SOCKET
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(super) ssh: Vec<String>,
+    /// Make one layer of those that the build puts on top of its base
+    #[arg(long)]
+    pub(super) squash: bool,
     /// Name the image
     #[arg(short, long, value_name = "NAME[:TAG]")]
     pub(super) tag: Vec<String>,
@@ -155,6 +161,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
         builder::export_cache(context.engine()?, built, target).map_err(described)?;
     }
     build_output::write(&args, &outputs, &results, quiet, context)?;
+    builder::bound_cache(context.engine()?.store())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -20,12 +20,15 @@ pub(super) fn instead(
         "format=json" => true,
         _ => return Err(CliError::flag(format!("invalid --call {:?}: expected WHAT,format=json", args.call))),
     };
-    let recipe = || builder::check(request).map_err(described);
+    let recipe = || builder::check(None, request).map_err(described);
     let what = if args.check { "check" } else { what };
     Ok(Some(match what {
         _ if args.print.is_some() => print_json(&parts(&recipe()?), context)?,
         "build" => return Ok(None),
-        "check" | "lint" => check(&recipe()?, as_json, context)?,
+        "check" | "lint" => {
+            let recipe = builder::check(Some(context.engine()?), request).map_err(described)?;
+            check(&recipe, as_json, context)?
+        }
         "targets" => targets(&recipe()?, as_json, context)?,
         "outline" => outline(&recipe()?, as_json, context)?,
         other => {

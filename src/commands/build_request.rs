@@ -88,6 +88,8 @@ pub(super) fn request(
     request.ssh = args.ssh.iter().map(agent).collect::<Result<_, _>>()?;
     request.no_cache_filter.clone_from(&args.no_cache_filter);
     request.jobs = args.jobs;
+    request.squash = args.squash;
+    request.allow_insecure = args.allow.iter().any(|name| name == "security.insecure");
     request.shm_size_bytes = args.shm_size;
     request.ulimits.clone_from(&args.ulimit);
     for text in &args.add_host {

@@ -118,6 +118,7 @@ commands! {
 mod build_call;
 mod build_output;
 mod build_request;
+mod builder_filter;
 mod foreground;
 mod image_names;
 mod inspection;

@@ -5,9 +5,9 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::output::units;
 use crate::terminal::prompt;
+use builder::{CacheItem, CachePrune};
 use engine::{DiskUsage, ListFilter};
 use std::process::ExitCode;
-use store::{CacheEntry, Removed};
 
 /// Asks first (unless `force`) about all that is to go, then removes, then says how much space that freed.
 pub(crate) fn prune(
@@ -68,13 +68,16 @@ pub(crate) fn images(context: &mut Context, all: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Removes entries of the build cache, with the layers that nothing else needs.
-pub(crate) fn build_cache(context: &mut Context, unwanted: &[CacheEntry]) -> Result<(), CliError> {
-    let keys: Vec<&str> = unwanted.iter().map(|entry| entry.key.as_str()).collect();
-    let store = context.engine()?.store();
-    store.cache_remove(&keys)?;
-    let layers = store.collect_garbage()?.layers;
-    print_removed(context, &layers.into_iter().map(Removed::Deleted).collect::<Vec<_>>())
+/// Removes what is chosen of the build cache.
+pub(crate) fn build_cache(
+    context: &mut Context,
+    prune: &CachePrune,
+    is_wanted: &dyn Fn(&CacheItem) -> bool,
+) -> Result<(), CliError> {
+    for name in builder::prune_cache(context.engine()?.store(), prune, is_wanted)? {
+        context.print(format_args!("Deleted: {name}"))?;
+    }
+    Ok(())
 }
 
 /// Removes all of `names`, as far as it goes, under a heading.

@@ -1,8 +1,9 @@
 //! `ctr system prune`.
 
-use super::{builder_prune, pruning};
+use super::pruning;
 use crate::context::Context;
 use crate::error::CliError;
+use builder::CachePrune;
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -27,8 +28,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
             pruning::volumes(context, false)?;
         }
         pruning::images(context, args.all)?;
-        let unwanted = builder_prune::unwanted(context, args.all, 0)?;
-        pruning::build_cache(context, &unwanted)
+        pruning::build_cache(context, &CachePrune { all: args.all, ..CachePrune::default() }, &|_| true)
     })
 }
 

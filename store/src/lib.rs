@@ -33,6 +33,7 @@ mod lease;
 mod lock;
 mod manifests;
 mod migrate;
+mod mount_caches;
 mod names;
 mod networks;
 mod open;
@@ -52,6 +53,7 @@ pub use error::StoreError;
 pub use id::new_id;
 pub use layer::read::{Entry as TarEntry, Kind as TarKind, TarReader};
 pub use lock::Lock;
+pub use mount_caches::{CacheAccess, LockedMountCache, MountCache, folder_bytes};
 pub use open::{Store, StoreOptions};
 pub use sources::Refetch;
 pub use types::{

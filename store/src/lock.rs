@@ -30,6 +30,8 @@ pub(crate) enum Wait {
     Block,
     /// Not at all.
     Try,
+    /// Until nobody has it alone; others may have it too.
+    Shared,
 }
 
 impl Lock {
@@ -67,14 +69,16 @@ impl Lock {
 }
 
 fn lock_file(file: &File, path: &Path, wait: Wait) -> Result<bool> {
-    if wait == Wait::Block {
-        return file.lock().map(|()| true).map_err(StoreError::io("lock", path));
-    }
-    match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(e)) => Err(StoreError::io("lock", path)(e)),
-    }
+    let locked = match wait {
+        Wait::Block => file.lock(),
+        Wait::Shared => file.lock_shared(),
+        Wait::Try => match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(e)) => Err(e),
+            Ok(()) => Ok(()),
+        },
+    };
+    locked.map(|()| true).map_err(StoreError::io("lock", path))
 }
 
 fn is_still_at(file: &File, path: &Path) -> Result<bool> {

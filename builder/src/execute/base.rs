@@ -13,7 +13,7 @@ use crate::request::PullPolicy;
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{Manifest, Tree};
 use engine::{PullEvent, PullRequest, PullState};
-use oci::{ImageConfig, Platform, Reference};
+use oci::{Digest, ImageConfig, Platform, Reference};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 pub(super) struct BaseImage {
     pub(super) layers: Vec<Layer>,
     pub(super) config: ImageConfig,
+    pub(super) id: Digest,
 }
 
 impl Build<'_> {
@@ -43,11 +44,10 @@ impl Build<'_> {
             Base::Scratch => (self.fresh(scratch_config(platform.as_ref()), Vec::new()), true),
             Base::Stage(base) => {
                 let base = self.stage(*base)?;
-                let state = StageState { args: BTreeMap::new(), cmd_set: false, ..StageState::clone(&base) };
-                (state, true)
+                (base.inherited(), true)
             }
             Base::Context(context) => match self.named_context(*context, step)? {
-                Context::Image(image) => (self.fresh(image.config.clone(), image.layers.clone()), true),
+                Context::Image(image) => (self.over(&image), true),
                 Context::Folder(tree, _) => {
                     let mut state = self.fresh(scratch_config(platform.as_ref()), Vec::new());
                     let cached = self.whole_tree(&mut state, &tree, step, position)?;
@@ -57,14 +57,16 @@ impl Build<'_> {
             Base::Image(name) => {
                 let (image, was_here) = self.image(name, platform.as_ref(), step)?;
                 self.warn_of_platform(name, &image.config, platform.as_ref(), index);
-                (self.fresh(image.config, image.layers), was_here)
+                (self.over(&image), was_here)
             }
         };
         state.0.escape = self.plan.escape;
+        state.0.base.0 = state.0.layers.len();
+        state.0.base.1 = state.0.config.history.len();
         Ok(state)
     }
 
-    fn warn_of_platform(&self, name: &str, config: &ImageConfig, wanted: Option<&Platform>, stage: usize) {
+    pub(super) fn warn_of_platform(&self, name: &str, config: &ImageConfig, wanted: Option<&Platform>, stage: usize) {
         let has = platform_of(config);
         let wanted = wanted.cloned().unwrap_or_else(Platform::host);
         if !config.architecture.is_empty() && wanted != has && wanted.rank(&has).is_none() {
@@ -95,7 +97,12 @@ impl Build<'_> {
         })
     }
 
-    fn fresh(&self, config: ImageConfig, layers: Vec<Layer>) -> StageState {
+    fn over(&self, image: &BaseImage) -> StageState {
+        let base = (0, 0, Some(image.id.clone()));
+        StageState { base, ..self.fresh(image.config.clone(), image.layers.clone()) }
+    }
+
+    pub(super) fn fresh(&self, config: ImageConfig, layers: Vec<Layer>) -> StageState {
         StageState {
             layers,
             folder_time_s: self.folder_time(&config),
@@ -103,6 +110,7 @@ impl Build<'_> {
             args: BTreeMap::new(),
             cmd_set: false,
             undated: Vec::new(),
+            base: (0, 0, None),
             escape: self.plan.escape,
         }
     }
@@ -157,9 +165,13 @@ impl Build<'_> {
         if folders.len() != image.config.rootfs.diff_ids.len() {
             return Err(StepError::wrong(format!("image {name} is incomplete: pull it again")));
         }
+        // From here on they stay, whoever removes the image meanwhile.
+        for layer in &image.config.rootfs.diff_ids {
+            let _leased = store.has_layer(layer);
+        }
         let layers = image.config.rootfs.diff_ids.iter().cloned().zip(folders);
         let layers = layers.map(|(diff_id, folder)| Layer { diff_id, folder }).collect();
-        Ok(Some(BaseImage { layers, config: with_path(image.config) }))
+        Ok(Some(BaseImage { layers, config: with_path(image.config), id: image.id }))
     }
 
     /// By one of the names that a short one stands for by `registries.conf`.
@@ -228,7 +240,7 @@ fn platform_of(config: &ImageConfig) -> Platform {
     Platform { architecture, os, variant, ..Platform::default() }
 }
 
-fn scratch_config(platform: Option<&Platform>) -> ImageConfig {
+pub(super) fn scratch_config(platform: Option<&Platform>) -> ImageConfig {
     let platform = platform.cloned().unwrap_or_else(Platform::host);
     let mut config = ImageConfig {
         architecture: platform.architecture,
@@ -241,7 +253,7 @@ fn scratch_config(platform: Option<&Platform>) -> ImageConfig {
 }
 
 /// As BuildKit has it, every stage begins with a PATH: `ENV PATH=/app/bin:$PATH` must find the system's programs too.
-fn with_path(mut config: ImageConfig) -> ImageConfig {
+pub(super) fn with_path(mut config: ImageConfig) -> ImageConfig {
     let env = &mut config.config.env;
     if !env.iter().any(|line| line.starts_with("PATH=")) {
         env.push(format!("PATH={DEFAULT_PATH}"));

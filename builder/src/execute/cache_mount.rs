@@ -1,17 +1,15 @@
-//! `RUN --mount=type=cache`: folders that live on between builds, below `build-cache/` of the data root.
+//! `RUN --mount=type=cache`: folders that live on between builds. The store keeps them and their locks.
 
 use super::mounts::copy_out;
 use crate::instruction::Sharing;
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{Selected, Tree};
-use oci::Digest;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use store::{CacheAccess, LockedMountCache, Store};
 
 /// How many private copies of one cache there may be.
 const MAX_PRIVATE_CACHES: usize = 100;
@@ -28,17 +26,14 @@ pub(super) struct Cache {
 
 impl Cache {
     /// The folder, made where missing, and its lock as the sharing wants it.
-    pub(super) fn open(&self, root: &Path) -> StepResult<(PathBuf, File)> {
-        let base = root.join("build-cache");
-        let hex = Digest::sha256(&self.id).hex().to_owned();
-        let folder = |n: usize| base.join(if n == 0 { hex.clone() } else { format!("{hex}.{n}") });
-        let found = match self.sharing {
-            Sharing::Shared => self.lock(&folder(0), FlockOperation::LockShared)?,
-            Sharing::Locked => self.lock(&folder(0), FlockOperation::LockExclusive)?,
+    pub(super) fn open(&self, store: &Store) -> StepResult<(PathBuf, LockedMountCache)> {
+        let locked = match self.sharing {
+            Sharing::Shared => store.lock_mount_cache(&self.id, 0, CacheAccess::Shared)?,
+            Sharing::Locked => store.lock_mount_cache(&self.id, 0, CacheAccess::Exclusive)?,
             Sharing::Private => {
                 let mut found = None;
                 for n in 0..MAX_PRIVATE_CACHES {
-                    found = self.lock(&folder(n), FlockOperation::NonBlockingLockExclusive)?;
+                    found = store.lock_mount_cache(&self.id, n, CacheAccess::TryExclusive)?;
                     if found.is_some() {
                         break;
                     }
@@ -47,31 +42,19 @@ impl Cache {
             }
         };
         let message = || format!("all {MAX_PRIVATE_CACHES} private caches of {:?} are in use", self.id);
-        found.ok_or_else(|| StepError::wrong(message()))
-    }
-
-    /// None: a lock that must not wait was not to be had.
-    fn lock(&self, folder: &Path, operation: FlockOperation) -> StepResult<Option<(PathBuf, File)>> {
-        let fail = |e| StepError::io("open the cache", folder, e);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
-        let path = folder.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(fail)?;
-        match flock(&lock, operation) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(errno) => return Err(fail(errno.into())),
-        }
-        let data = folder.join("data");
+        let locked = locked.ok_or_else(|| StepError::wrong(message()))?;
+        let data = locked.folder.join("data");
         if !data.exists() {
             // A lock of its own: the other shares a step's whole life, and would let nobody in alone meanwhile.
-            let making = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("making"));
+            let fail = |e| StepError::io("open the cache", &locked.folder, e);
+            let making = OpenOptions::new().create(true).truncate(false).write(true).open(locked.folder.join("making"));
             let making = making.map_err(fail)?;
-            flock(&making, FlockOperation::LockExclusive).map_err(|errno| fail(errno.into()))?;
+            making.lock().map_err(fail)?;
             if !data.exists() {
-                self.make(folder, &data)?;
+                self.make(&locked.folder, &data)?;
             }
         }
-        Ok(Some((data, lock)))
+        Ok((data, locked))
     }
 
     /// Made beside its place and renamed: one that was killed half-way is not there.
@@ -115,13 +98,14 @@ mod tests {
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         for round in 0..200 {
             let root = tempfile::tempdir().unwrap();
+            let store = Store::open(root.path()).unwrap();
             let cache = Cache { id: format!("{round}"), sharing: Sharing::Shared, mode: 0o755, owner, begin: None };
             // Nobody gives it back before all have it.
             let all_have_it = Barrier::new(4);
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        let (_data, _lock) = cache.open(root.path()).unwrap();
+                        let (_data, _lock) = cache.open(&store).unwrap();
                         all_have_it.wait();
                     });
                 }

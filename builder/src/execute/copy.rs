@@ -126,7 +126,11 @@ impl Build<'_> {
 }
 
 impl<'c> Copy<'c> {
-    fn new(state: &StageState, instruction: &'c CopyInstruction, unset: &mut BTreeSet<String>) -> StepResult<Copy<'c>> {
+    pub(super) fn new(
+        state: &StageState,
+        instruction: &'c CopyInstruction,
+        unset: &mut BTreeSet<String>,
+    ) -> StepResult<Copy<'c>> {
         let mut expand = |text: &String| state.word(text, unset);
         let mut sources = Vec::new();
         for source in &instruction.sources {

@@ -11,8 +11,10 @@ mod items;
 mod jobs;
 mod layout;
 mod mounts;
+mod rehearse;
 mod run;
 mod sources;
+mod squash;
 mod stage;
 mod state;
 mod users;
@@ -158,6 +160,8 @@ impl<'a> Build<'a> {
 
     /// Puts the target stage's image, its dates filled in. What is wholly cached keeps its date, and so its id.
     fn export(&self, state: &StageState) -> StepResult<Built> {
+        let squashed = if self.request.squash { Some(self.squash(state)?) } else { None };
+        let state = squashed.as_ref().unwrap_or(state);
         let mut config = state.config.clone();
         for (name, value) in &self.request.labels {
             config.config.labels.insert(name.clone(), value.clone());
@@ -214,7 +218,7 @@ impl<'a> Build<'a> {
     fn with_digests(&self, tree: Tree, folder: &Path) -> Tree {
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let name = Digest::sha256(folder.as_os_str().as_bytes()).hex().to_owned();
-        let table = self.engine.store().root().join("build-cache/digests").join(name);
+        let table = self.engine.store().digest_table(&name);
         tree.with_digests(DigestTable::open(table))
     }
 
@@ -228,6 +232,10 @@ impl<'a> Build<'a> {
             return;
         }
         let warning = self.plan.source.warning(rule, span, message);
+        if self.plan.warnings_fail {
+            self.cancel.cancel();
+            lock(&self.error).get_or_insert_with(|| crate::violation(&warning));
+        }
         let mut warnings = lock(&self.warnings);
         if !warnings.contains(&warning) {
             warnings.push(warning.clone());

@@ -17,6 +17,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use store::LockedMountCache;
 
 /// The largest secret, in bytes: docker's limit.
 const MAX_SECRET_BYTES: u64 = 500 << 10;
@@ -273,7 +274,7 @@ impl Prepared {
                 StepSource::Path(socket)
             }
             Source::Cache(cache) => {
-                let (folder, lock) = cache.open(build.engine.store().root())?;
+                let (folder, lock) = cache.open(build.engine.store())?;
                 held = Some(Held::Lock(lock));
                 StepSource::Path(folder)
             }
@@ -286,7 +287,7 @@ impl Prepared {
 /// What a mount needs for as long as its step runs.
 pub(super) enum Held {
     /// A cache's.
-    Lock(#[allow(dead_code)] File),
+    Lock(#[allow(dead_code)] LockedMountCache),
     Agent(#[allow(dead_code)] AgentRelay),
 }
 

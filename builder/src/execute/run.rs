@@ -29,8 +29,12 @@ impl Build<'_> {
         position: &Position<'_>,
         unset: &mut BTreeSet<String>,
     ) -> StepResult<bool> {
-        if run.insecure {
-            return Err(StepError::wrong("RUN --security=insecure is not supported"));
+        if run.insecure && !self.request.allow_insecure {
+            let message = "RUN --security=insecure: security.insecure is not allowed";
+            return Err(StepError::with_hint(
+                message,
+                "allow it with --allow security.insecure, if you trust the recipe",
+            ));
         }
         let script = Script::new(state, run);
         let mounts = self.prepare_mounts(stage, state, run, step, unset)?;
@@ -48,6 +52,9 @@ impl Build<'_> {
         ingredients.add("user", &state.config.config.user);
         ingredients.add("platform", format!("{}/{}", state.config.os, state.config.architecture));
         ingredients.add("network", format!("{network:?}"));
+        if run.insecure {
+            ingredients.add("security", "insecure");
+        }
         ingredients.add("epoch", format!("{:?}", self.request.source_date_epoch));
         for mount in &mounts {
             ingredients.add(format!("mount {}", mount.target), mount.identity.clone());
@@ -57,6 +64,7 @@ impl Build<'_> {
             super::emulation::check(&state.config.architecture)?;
             let scratch = upper.parent().unwrap_or(upper);
             let mut request = self.step_request(state, &script, network, upper);
+            request.privileged = run.insecure;
             if let Some((name, body)) = &script.file {
                 request.mounts.push(mounts::script(scratch, name, body)?);
             }

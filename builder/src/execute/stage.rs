@@ -74,7 +74,7 @@ impl Build<'_> {
     }
 
     /// The base image's ONBUILD instructions; they are this image's no more.
-    fn triggers(&self, state: &mut StageState, from: &Located) -> StepResult<Vec<Located>> {
+    pub(super) fn triggers(&self, state: &mut StageState, from: &Located) -> StepResult<Vec<Located>> {
         let texts = std::mem::take(&mut state.config.config.on_build);
         let parse = |text: &String| Ok(trigger(text, from.span, '\\', &self.plan.source)?);
         texts.iter().map(parse).collect()
@@ -90,7 +90,7 @@ impl Build<'_> {
         let mut unset = BTreeSet::new();
         if !located.instruction.makes_layer() {
             let done = self.configure(state, &located.instruction, &mut unset);
-            self.warn_unset(located, &unset);
+            self.warn_unset(state, located, &unset);
             return done;
         }
         // What it takes from is waited for before its clock runs.
@@ -106,15 +106,16 @@ impl Build<'_> {
             Instruction::Workdir(text) => self.workdir_instruction(state, text, &step, position, &mut unset),
             _ => Ok(false),
         };
-        self.warn_unset(located, &unset);
+        self.warn_unset(state, located, &unset);
         let cached = cached.inspect_err(|error| step.failed(error))?;
         step.done(cached);
         Ok(())
     }
 
-    fn warn_unset(&self, located: &Located, unset: &BTreeSet<String>) {
+    pub(super) fn warn_unset(&self, state: &StageState, located: &Located, unset: &BTreeSet<String>) {
         for name in unset {
-            self.warn("UndefinedVar", located.span, format!("Usage of undefined variable '${name}'"));
+            let near = state.near(name).map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
+            self.warn("UndefinedVar", located.span, format!("Usage of undefined variable '${name}'{near}"));
         }
     }
 

@@ -1,6 +1,7 @@
 //! A stage on its way: its layers, its config, and the variables its instructions see.
 
 use crate::expand::{ExpandError, Expander};
+use crate::instruction::nearest;
 use oci::{Digest, History, ImageConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,12 +25,19 @@ pub(crate) struct StageState {
     pub(super) cmd_set: bool,
     /// History entries whose date is that of the whole image.
     pub(super) undated: Vec<usize>,
+    /// How many of the layers, and of the history, are those of what its FROM names; and that one's image id.
+    pub(super) base: (usize, usize, Option<Digest>),
     /// The time folders made by the builder get, in seconds since 1970.
     pub(super) folder_time_s: i64,
     pub(super) escape: char,
 }
 
 impl StageState {
+    /// What a stage FROM this one begins with: its ARGs are its own.
+    pub(super) fn inherited(&self) -> StageState {
+        StageState { args: BTreeMap::new(), cmd_set: false, base: (0, 0, None), ..self.clone() }
+    }
+
     pub(super) fn diff_ids(&self) -> Vec<Digest> {
         self.layers.iter().map(|layer| layer.diff_id.clone()).collect()
     }
@@ -46,6 +54,12 @@ impl StageState {
     pub(super) fn env(&self, name: &str) -> Option<&str> {
         let entry = |line: &'_ String| line.split_once('=').is_some_and(|(key, _)| key == name);
         self.config.config.env.iter().rev().find(|line| entry(line)).and_then(|line| Some(line.split_once('=')?.1))
+    }
+
+    /// The variable that was meant by a name that none has.
+    pub(super) fn near(&self, name: &str) -> Option<&str> {
+        let env = self.config.config.env.iter().filter_map(|line| Some(line.split_once('=')?.0));
+        nearest(name, env.chain(self.args.keys().map(String::as_str)))
     }
 
     pub(super) fn set_env(&mut self, name: &str, value: &str) {

@@ -4,11 +4,13 @@
 mod archive;
 mod clamp;
 mod data;
+mod merge;
 mod unpack;
 mod write;
 
 pub(crate) use archive::{head, is_archive, looks_packed};
 pub(crate) use clamp::clamp_times;
+pub(crate) use merge::merge;
 pub(crate) use write::Placement;
 
 use crate::paths::{Found, Lookup, Resolved, resolve};

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part of this.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use builder::{BuildError, BuildEvent, BuildRequest, Built, Containerfile, build};
+use builder::{BuildError, BuildEvent, BuildNetwork, BuildRequest, Built, Containerfile, build};
 use engine::{Engine, EngineConfig};
 use oci::ImageConfig;
 use std::fs;
@@ -24,7 +24,20 @@ pub struct Outcome {
     /// `name` or `name CACHED` of each step, in the order they ended.
     pub steps: Vec<String>,
     pub misses: Vec<String>,
+    /// What its processes wrote.
+    pub output: String,
 }
+
+/// Static, so that it runs without anything.
+pub const BUSYBOX: &str = "/bin/busybox";
+const BASE: &str = r#"FROM scratch
+COPY --chmod=755 busybox /bin/
+COPY <<passwd /etc/
+root:x:0:0:root:/root:/bin/sh
+app:x:1000:1000::/app:/bin/sh
+passwd
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+"#;
 
 impl Home {
     pub fn new() -> Home {
@@ -32,6 +45,17 @@ impl Home {
         fs::create_dir(dir.path().join("context")).unwrap();
         let engine = Engine::open(EngineConfig::new(dir.path().join("root"), dir.path().join("state"))).unwrap();
         Home { dir, engine }
+    }
+
+    /// With the image `busybox`. The engine starts itself anew for each RUN, so the caller must be able to be started so.
+    pub fn with_busybox() -> Home {
+        let home = Home::new();
+        let copied = home.dir.path().join("context/busybox");
+        fs::copy(BUSYBOX, &copied).unwrap();
+        home.try_build(BASE, |request| request.tags = vec!["busybox".parse().unwrap()])
+            .unwrap_or_else(|error| panic!("the base: {error} {:?}", error.output_tail()));
+        fs::remove_file(copied).unwrap();
+        home
     }
 
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
@@ -44,10 +68,12 @@ impl Home {
     pub fn try_build(&self, text: &str, edit: impl Fn(&mut BuildRequest)) -> Result<Outcome, BuildError> {
         let containerfile = Containerfile::from_text("Containerfile", text);
         let mut request = BuildRequest::new(self.dir.path().join("context"), containerfile);
+        request.network = BuildNetwork::None;
         edit(&mut request);
         let names = Mutex::new(Vec::new());
         let steps = Mutex::new(Vec::new());
         let misses = Mutex::new(Vec::new());
+        let output = Mutex::new(Vec::new());
         let built = build(&self.engine, &request, &|event| match event {
             BuildEvent::StepStarted { step, name } => names.lock().unwrap().push((step, name)),
             BuildEvent::StepDone { step, cached, .. } => {
@@ -56,13 +82,19 @@ impl Home {
                 steps.lock().unwrap().push(format!("{name}{}", if cached { " CACHED" } else { "" }));
             }
             BuildEvent::CacheMiss { why, .. } => misses.lock().unwrap().push(why),
+            BuildEvent::Output { bytes, .. } => output.lock().unwrap().extend(bytes),
             _ => {}
         })?;
-        Ok(Outcome { built, steps: steps.into_inner().unwrap(), misses: misses.into_inner().unwrap() })
+        let output = String::from_utf8(output.into_inner().unwrap()).unwrap();
+        Ok(Outcome { built, steps: steps.into_inner().unwrap(), misses: misses.into_inner().unwrap(), output })
     }
 
     pub fn build(&self, text: &str) -> Outcome {
-        self.try_build(text, |_| {}).unwrap_or_else(|error| panic!("{error}"))
+        self.try_build(text, |_| {}).unwrap_or_else(|error| panic!("{error} {:?}", error.output_tail()))
+    }
+
+    pub fn output(&self, text: &str) -> String {
+        self.build(text).output
     }
 
     pub fn error(&self, text: &str) -> String {
@@ -76,10 +108,15 @@ impl Home {
         self.engine.store().image(outcome.built.image_id.as_str()).unwrap().config
     }
 
-    /// The `fs` folder of the image's topmost layer.
-    pub fn top(&self, outcome: &Outcome) -> PathBuf {
+    /// The `fs` folders of the image's layers.
+    pub fn layers(&self, outcome: &Outcome) -> Vec<PathBuf> {
         let image = self.engine.store().image(outcome.built.image_id.as_str()).unwrap();
-        self.engine.store().image_layers(&image).unwrap().pop().unwrap()
+        self.engine.store().image_layers(&image).unwrap()
+    }
+
+    /// That of the topmost.
+    pub fn top(&self, outcome: &Outcome) -> PathBuf {
+        self.layers(outcome).pop().unwrap()
     }
 }
 
