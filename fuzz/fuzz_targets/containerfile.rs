@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let request = BuildRequest::new("/nonexistent", Containerfile::from_text("Containerfile", data));
-    match check(&request) {
+    match check(None, &request) {
         Err(error) => {
             let line = error.source_line().map_or(1, |at| at.line);
             assert!(line >= 1 && line <= data.len() + 1, "{error}");
