@@ -4,6 +4,7 @@ use super::mounts::copy_out;
 use crate::instruction::Sharing;
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{Selected, Tree};
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -24,9 +25,28 @@ pub(super) struct Cache {
     pub(super) begin: Option<(Arc<Tree>, Selected)>,
 }
 
+/// A cache's folder and its lock, for as long as anybody has it.
+pub(super) type Opened = (PathBuf, Arc<LockedMountCache>);
+
+/// The caches of one step that others may want too, each once and in the order of their ids: two steps that want the same two
+/// do not wait for one another, nor does a step for itself. Private ones, which nobody waits for, are opened after these.
+pub(super) fn open_common<'c>(
+    caches: impl Iterator<Item = &'c Cache>,
+    store: &Store,
+) -> StepResult<BTreeMap<String, Opened>> {
+    let mut common: BTreeMap<&str, &Cache> = BTreeMap::new();
+    for cache in caches.filter(|cache| cache.sharing != Sharing::Private) {
+        let chosen = common.entry(&cache.id).or_insert(cache);
+        if cache.sharing == Sharing::Locked {
+            *chosen = cache;
+        }
+    }
+    common.into_iter().map(|(id, cache)| Ok((id.to_owned(), cache.open(store)?))).collect()
+}
+
 impl Cache {
     /// The folder, made where missing, and its lock as the sharing wants it.
-    pub(super) fn open(&self, store: &Store) -> StepResult<(PathBuf, LockedMountCache)> {
+    pub(super) fn open(&self, store: &Store) -> StepResult<Opened> {
         let locked = match self.sharing {
             Sharing::Shared => store.lock_mount_cache(&self.id, 0, CacheAccess::Shared)?,
             Sharing::Locked => store.lock_mount_cache(&self.id, 0, CacheAccess::Exclusive)?,
@@ -54,7 +74,7 @@ impl Cache {
                 self.make(&locked.folder, &data)?;
             }
         }
-        Ok((data, locked))
+        Ok((data, Arc::new(locked)))
     }
 
     /// Made beside its place and renamed: one that was killed half-way is not there.
@@ -93,13 +113,39 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
 
+    fn cache(id: &str, sharing: Sharing) -> Cache {
+        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        Cache { id: id.to_owned(), sharing, mode: 0o755, owner, begin: None }
+    }
+
+    #[test]
+    fn nobody_waits_in_a_circle() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let [a, b] = ["a", "b"].map(|id| cache(id, Sharing::Locked));
+        std::thread::scope(|scope| {
+            for wanted in [[&a, &b], [&b, &a]] {
+                let store = &store;
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        assert_eq!(open_common(wanted.into_iter(), store).unwrap().len(), 2);
+                    }
+                });
+            }
+        });
+        // The same cache at two places of one step; a private one is another copy then.
+        let [shared, private] = [Sharing::Shared, Sharing::Private].map(|sharing| cache("a", sharing));
+        let opened = open_common([&shared, &a, &private, &shared].into_iter(), &store).unwrap();
+        assert_ne!(opened["a"].0, private.open(&store).unwrap().0);
+        assert!(store.lock_mount_cache("a", 0, CacheAccess::TryExclusive).unwrap().is_none());
+    }
+
     #[test]
     fn a_shared_cache_is_shared_from_the_first_moment() {
-        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         for round in 0..200 {
             let root = tempfile::tempdir().unwrap();
             let store = Store::open(root.path()).unwrap();
-            let cache = Cache { id: format!("{round}"), sharing: Sharing::Shared, mode: 0o755, owner, begin: None };
+            let cache = cache(&format!("{round}"), Sharing::Shared);
             // Nobody gives it back before all have it.
             let all_have_it = Barrier::new(4);
             std::thread::scope(|scope| {

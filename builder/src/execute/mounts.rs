@@ -1,17 +1,17 @@
 //! `RUN --mount`: files of the context, of stages and images; caches; tmpfs; secrets.
 
 use super::agent::AgentRelay;
-use super::cache_mount::Cache;
+use super::cache_mount::{self, Cache, Opened};
 use super::state::StageState;
 use super::{Build, Step};
 use crate::SecretSource;
 use crate::ignore::IgnoreRules;
-use crate::instruction::{Mount, MountKind, RunInstruction};
+use crate::instruction::{Mount, MountKind, RunInstruction, Sharing};
 use crate::layer::{LayerWriter, Placement};
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{Manifest, Selected, Tree};
 use engine::{StepMount, StepRequest, StepSource};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -232,11 +232,30 @@ fn one(tree: &Tree, source: &str) -> StepResult<Selected> {
     selected.ok_or_else(|| StepError::wrong(format!("{source:?} is not one file or folder")))
 }
 
+/// Makes the mounts part of a request. What is returned is to be kept until the step is over.
+pub(super) fn realise(
+    mounts: Vec<Prepared>,
+    build: &Build<'_>,
+    scratch: &Path,
+    request: &mut StepRequest,
+) -> StepResult<Vec<Held>> {
+    let caches = mounts.iter().filter_map(|mount| match &mount.source {
+        Source::Cache(cache) => Some(cache),
+        _ => None,
+    });
+    let common = cache_mount::open_common(caches, build.engine.store())?;
+    let mut held = Vec::new();
+    for mount in mounts {
+        held.extend(mount.realise(build, &common, scratch, request)?);
+    }
+    Ok(held)
+}
+
 impl Prepared {
-    /// Makes the mount part of a request. What is returned is to be kept until the step is over.
-    pub(super) fn realise(
+    fn realise(
         self,
         build: &Build<'_>,
+        common: &BTreeMap<String, Opened>,
         scratch: &Path,
         request: &mut StepRequest,
     ) -> StepResult<Option<Held>> {
@@ -274,7 +293,10 @@ impl Prepared {
                 StepSource::Path(socket)
             }
             Source::Cache(cache) => {
-                let (folder, lock) = cache.open(build.engine.store())?;
+                let (folder, lock) = match common.get(&cache.id) {
+                    Some(opened) if cache.sharing != Sharing::Private => opened.clone(),
+                    _ => cache.open(build.engine.store())?,
+                };
                 held = Some(Held::Lock(lock));
                 StepSource::Path(folder)
             }
@@ -287,7 +309,7 @@ impl Prepared {
 /// What a mount needs for as long as its step runs.
 pub(super) enum Held {
     /// A cache's.
-    Lock(#[allow(dead_code)] LockedMountCache),
+    Lock(#[allow(dead_code)] Arc<LockedMountCache>),
     Agent(#[allow(dead_code)] AgentRelay),
 }
 

@@ -68,8 +68,7 @@ impl Build<'_> {
             if let Some((name, body)) = &script.file {
                 request.mounts.push(mounts::script(scratch, name, body)?);
             }
-            let held = mounts.into_iter().map(|mount| mount.realise(self, scratch, &mut request));
-            let _held = held.collect::<StepResult<Vec<_>>>()?;
+            let _held = mounts::realise(mounts, self, scratch, &mut request)?;
             if let Err(error) = self.run_process(&request, &script, step) {
                 self.show_failed(&error, request, state);
                 return Err(error);
