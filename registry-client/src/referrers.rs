@@ -91,7 +91,8 @@ impl Registry {
 
     /// After a manifest with a subject was stored by a registry that does not keep track of them: does so. There is no way to
     /// change a list but to replace it, and who does so at the same time undoes it: so it is read again once the others'
-    /// writes must have come, and written again where that is needed.
+    /// writes should have come, and written again where that is needed. A registry slower than that can still lose one:
+    /// the tag has no lock, which is why registries came to keep track themselves.
     pub(crate) fn note_referrer(
         &self,
         repository: &Reference,

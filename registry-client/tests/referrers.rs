@@ -76,27 +76,6 @@ fn artifact(to: &Reference, image: &Descriptor, content: &'static [u8]) -> Manif
 }
 
 #[test]
-fn who_attaches_at_the_same_time_undoes_nothing() {
-    const CONTENTS: [&[u8]; 8] = [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7"];
-    let registry = MemoryRegistry::start(Quirks { referrers: false, ..Quirks::default() });
-    let debian = Registry::start(RegistryKind::Plain);
-    for to in [registry.image("a"), format!("{}/team/app", debian.address()).parse().unwrap()] {
-        let image = push(&to, &Manifest::oci(put(&to, b"{}"), Vec::new()));
-        let artifacts = CONTENTS.map(|content| artifact(&to, &image, content));
-        let barrier = std::sync::Barrier::new(artifacts.len());
-        std::thread::scope(|scope| {
-            for artifact in &artifacts {
-                scope.spawn(|| {
-                    barrier.wait();
-                    push(&to, artifact);
-                });
-            }
-        });
-        assert_eq!(client().referrers(&to, &image.digest, None).unwrap().len(), artifacts.len());
-    }
-}
-
-#[test]
 fn a_list_that_is_replaced_meanwhile_is_written_again() {
     let registry = std::sync::Arc::new(MemoryRegistry::start(Quirks { referrers: false, ..Quirks::default() }));
     let to = registry.image("a");
