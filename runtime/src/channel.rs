@@ -24,6 +24,8 @@ pub(crate) enum FromInit {
     EnterGroup,
     /// In its user namespace; its ids are to be mapped.
     MapIds,
+    /// In its network, which is to be given its interfaces.
+    MoveDevices,
     /// Its namespaces are there, its root not yet entered: the moment of the prestart and createRuntime hooks.
     RunHooks,
     /// Set up, waiting to start. The terminal's master comes along.

@@ -3,7 +3,7 @@
 use crate::channel::{self, FromInit, ToInit};
 use crate::plan::{Plan, plan};
 use crate::systemd::Scope;
-use crate::{Cgroup, OCI_VERSION, RuntimeError, birth, hooks, init, process};
+use crate::{Cgroup, OCI_VERSION, RuntimeError, birth, hooks, init, net_devices, process};
 use linux::process::{Forked, Namespaces};
 use linux::userns::{self, IdRange};
 use linux::{CallError, resolve};
@@ -281,6 +281,11 @@ impl Maker<'_> {
                     };
                     map_ids(self.pid, of(Linux::uid_mappings), of(Linux::gid_mappings))?;
                     raise_limits(self.pid, spec)?;
+                    channel::send(self.channel, &ToInit::Done, None)?;
+                }
+                Some((FromInit::MoveDevices, _)) => {
+                    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+                    devices.map_or(Ok(()), |devices| net_devices::move_all(devices, self.pid))?;
                     channel::send(self.channel, &ToInit::Done, None)?;
                 }
                 Some((FromInit::RunHooks, _)) => {

@@ -17,6 +17,7 @@ pub mod hooks;
 mod idmap;
 mod init;
 mod mount_options;
+mod net_devices;
 mod plan;
 mod process;
 mod program;

@@ -4,7 +4,7 @@ use crate::cgroup::{Folder, Membership};
 use crate::container::{CgroupRequest, CreateRequest, Identity, MountSource, Root, Stdio};
 use crate::mount_options::{self, MountOptions};
 use crate::process::ProcessPlan;
-use crate::{Cgroup, OCI_VERSION, RuntimeError, idmap, sysctl};
+use crate::{Cgroup, OCI_VERSION, RuntimeError, idmap, net_devices, sysctl};
 use linux::process::Namespaces;
 use linux::{mount, resolve};
 use oci_spec::runtime::{Hook, Linux, LinuxDevice, LinuxNamespaceType, Mount, Spec};
@@ -62,6 +62,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) keyring: Option<CString>,
     pub(crate) no_pivot: bool,
     pub(crate) identity: Identity<'a>,
+    pub(crate) awaits_devices: bool,
     pub(crate) has_runtime_hooks: bool,
     /// In the container's namespaces, with the host's paths.
     pub(crate) container_hooks: &'a [Hook],
@@ -162,6 +163,9 @@ fn checked<'a>(spec: &'a Spec, netns: bool, warnings: &mut Vec<String>) -> Resul
         check_supported(linux, namespaces.created)?;
     }
     let owns = |kind| namespaces.own(kind) || (kind == LinuxNamespaceType::Network && netns);
+    if let Some(devices) = linux.and_then(|linux| linux.net_devices().as_ref()) {
+        net_devices::check(devices, owns(LinuxNamespaceType::Network))?;
+    }
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten();
     let sysctls = sysctls
         .map(|(name, value)| Ok((name.as_str(), sysctl::file(name, value, owns)?, value.as_str())))
@@ -231,6 +235,7 @@ pub(crate) fn plan<'a>(
         keyring: (!request.no_new_keyring).then(|| keyring_name(request.id)),
         no_pivot: request.no_pivot,
         identity: Identity { id: request.id, bundle: request.bundle, annotations: spec.annotations().as_ref() },
+        awaits_devices: linux.and_then(|linux| linux.net_devices().as_ref()).is_some_and(|all| !all.is_empty()),
         has_runtime_hooks: spec.hooks().as_ref().is_some_and(|hooks| {
             #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
             let prestart = hooks.prestart();
@@ -294,9 +299,6 @@ fn check_supported(linux: &Linux, created: Namespaces) -> Result<(), RuntimeErro
             return Err(RuntimeError::Spec("linux.intelRdt: a schema is one line".to_owned()));
         }
         return Err(RuntimeError::Spec("linux.intelRdt is not supported: leave it out".to_owned()));
-    }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(RuntimeError::Spec("linux.netDevices is not supported: leave it out".to_owned()));
     }
     if linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty()) && !created.contains(Namespaces::TIME) {
         return Err(RuntimeError::Spec("linux.timeOffsets needs a new time namespace".to_owned()));

@@ -565,7 +565,7 @@ fn what_can_t_be_done_is_refused() {
         ("intelRdt", json!({"closID": "a/b"}), "plain name"),
         ("intelRdt", json!({"schemata": ["L3:0=f\nMB:0=1"]}), "one line"),
         ("intelRdt", json!({"closID": "ok", "schemata": ["L3:0=f"]}), "not supported"),
-        ("netDevices", json!({"eth0": {}}), "not supported"),
+        ("netDevices", json!({"no-such-link": {}}), "no such network interface"),
         ("rootfsPropagation", json!("sideways"), "not a propagation"),
         ("personality", json!({"domain": "LINUX", "flags": ["X"]}), "no flags"),
     ] {

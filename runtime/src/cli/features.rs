@@ -113,7 +113,7 @@ pub(super) fn features() -> Result<u8, CliError> {
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
             },
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "potentiallyUnsafeConfigAnnotations": [],
     });

@@ -65,6 +65,9 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
     }
     let pid_outside = pid_outside(&plan.process);
     enter_namespaces(plan, channel)?;
+    if plan.awaits_devices {
+        ask(channel, &FromInit::MoveDevices)?;
+    }
     if plan.has_runtime_hooks {
         ask(channel, &FromInit::RunHooks)?;
     }
