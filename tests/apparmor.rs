@@ -1,6 +1,6 @@
 //! AppArmor's profiles on containers: one by name, and the one of all others. Needs a kernel that has it on, its parser, and the
 //! profile of tests/vm: `make test-vm`.
-#![allow(clippy::print_stderr)]
+#![allow(clippy::print_stderr, clippy::unwrap_used)]
 
 use test_support::TestEnv;
 
@@ -37,6 +37,21 @@ fn a_profile_by_name_confines_the_container() {
     env.ctr(none).fails(125).says("no-such-profile").says_it_plainly();
 }
 
+/// With AppArmor and without.
+#[test]
+fn info_and_inspect_say_what_confines() {
+    let on = std::path::Path::new("/sys/kernel/security/apparmor/profiles").exists();
+    let env = TestEnv::new();
+    let info = env.ctr("info").ok().stdout();
+    let wanted = if on { " apparmor\n seccomp\n" } else { "Security Options:\n seccomp\n" };
+    assert!(info.contains(&format!("{wanted}  Profile: builtin\n cgroupns\n")), "{info}");
+    let json = env.ctr("info --format json").ok().json();
+    assert_eq!(json["SecurityOptions"].as_array().unwrap().contains(&"name=apparmor".into()), on, "{json}");
+    env.ctr("create --name box --security-opt apparmor=unconfined busybox true").ok();
+    let profile = if on { "unconfined\n" } else { "\n" };
+    assert_eq!(env.ctr(["inspect", "--format", "{{.AppArmorProfile}}", "box"]).ok().stdout(), profile);
+}
+
 #[test]
 fn without_a_name_it_is_the_default_one() {
     if !is_on() {
@@ -62,6 +77,17 @@ fn without_a_name_it_is_the_default_one() {
     let signals = "sleep 100 & kill -0 $! && kill $! && echo signalled";
     env.ctr(["run", "--rm", "--network", "none", "busybox", "sh", "-c", signals]).ok().prints("signalled");
     env.ctr("run -d --name box --network none busybox sleep 1000").ok();
+    let profile_of = |name: &str| env.ctr(["inspect", "--format", "{{.AppArmorProfile}}", name]).ok().stdout();
+    assert_eq!(profile_of("box"), "ctr-default\n");
+    for (option, profile) in [
+        ("--privileged", "unconfined\n"),
+        ("--security-opt=apparmor=unconfined", "unconfined\n"),
+        ("--security-opt=apparmor=ctr-test", "ctr-test\n"),
+    ] {
+        env.ctr(["create", "--name", "other", option, "busybox", "true"]).ok();
+        assert_eq!(profile_of("other"), profile, "{option}");
+        env.ctr("rm other").ok();
+    }
     env.ctr(format!("exec box {label}")).ok().prints("ctr-default (enforce)\n");
     env.ctr("kill box").ok();
     env.write("context/Containerfile", "FROM busybox\nRUN grep -q ctr-default /proc/self/attr/current\n");

@@ -50,6 +50,11 @@ profile ctr-default flags=(attach_disconnected, mediate_deleted) {
 }
 ";
 
+/// Whether the kernel enforces profiles.
+pub fn is_on() -> bool {
+    std::path::Path::new(PROFILES).exists()
+}
+
 /// The profile of a container without one by name: None where it is not loaded.
 pub(crate) fn default_profile() -> Option<String> {
     (linux::userns::is_initial() && is_loaded()).then(|| NAME.to_owned())
@@ -62,7 +67,7 @@ fn is_loaded() -> bool {
 
 /// Loads it where the kernel has AppArmor on and lacks it. Without the parser or the right to, nothing is said: nobody asked for it.
 pub(crate) fn load_default(search_path: &OsStr) {
-    if !std::path::Path::new(PROFILES).exists() || !linux::userns::is_initial() || is_loaded() {
+    if !is_on() || !linux::userns::is_initial() || is_loaded() {
         return;
     }
     let Some(parser) = crate::rootless::find_program(search_path, "apparmor_parser") else { return };

@@ -45,7 +45,7 @@ impl Engine {
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
-            "AppArmorProfile": "",
+            "AppArmorProfile": crate::ocispec::apparmor_profile(&config.spec),
             "ExecIDs": null,
             "HostConfig": host_config(&config),
             "GraphDriver": { "Name": "overlay", "Data": {

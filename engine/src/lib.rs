@@ -32,6 +32,7 @@ mod stubs;
 mod top;
 mod usage;
 
+pub use apparmor::is_on as has_apparmor;
 pub use attach::{AttachEvent, AttachOptions, Attached};
 pub use create::Created;
 pub use error::{EngineError, Result};

@@ -93,6 +93,14 @@ fn show(context: &mut Context, info: &Value) -> Result<(), CliError> {
         };
         context.print(format_args!("{title}: {value}"))?;
     }
+    context.print("Security Options:")?;
+    for option in info["SecurityOptions"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let mut parts = option.split(',').map(|part| part.split_once('=').unwrap_or(("", part)));
+        context.print(format_args!(" {}", parts.next().unwrap_or_default().1))?;
+        for (name, value) in parts.filter(|(name, _)| *name == "profile") {
+            context.print(format_args!("  {}{}: {value}", name[..1].to_uppercase(), &name[1..]))?;
+        }
+    }
     if let Value::Object(limits) = &info["RootlessLimits"] {
         context.print("Rootless: true")?;
         for (title, field) in [("User Ids", "UserIds"), ("Network", "Network"), ("Cgroup", "Cgroup")] {
@@ -109,7 +117,8 @@ fn show(context: &mut Context, info: &Value) -> Result<(), CliError> {
 /// As docker names what confines containers.
 fn security_options(is_rootless: bool) -> Vec<&'static str> {
     let rootless = is_rootless.then_some("name=rootless");
-    ["name=seccomp,profile=builtin"].into_iter().chain(rootless).chain(["name=cgroupns"]).collect()
+    let apparmor = engine::has_apparmor().then_some("name=apparmor");
+    apparmor.into_iter().chain(["name=seccomp,profile=builtin"]).chain(rootless).chain(["name=cgroupns"]).collect()
 }
 
 fn rootless_limits(limits: &RootlessLimits) -> Value {

@@ -4,7 +4,7 @@ mod limits;
 mod privileges;
 
 pub(crate) use limits::{rlimits, unlimited};
-pub(crate) use privileges::confine;
+pub(crate) use privileges::{apparmor_profile, confine};
 
 use crate::config::{ContainerConfig, MountPoint};
 use crate::{EngineError, MountKind, NamespaceMode, NetworkMode, Result};

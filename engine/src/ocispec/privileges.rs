@@ -23,7 +23,8 @@ pub(crate) fn confine(asked: &ContainerSpec, process: &mut Process) -> Result<Op
     process.set_capabilities(Some(runtime::capability_sets(&capabilities)));
     let options = security_options(asked)?;
     process.set_no_new_privileges(options.no_new_privileges.then_some(true));
-    process.set_apparmor_profile(options.apparmor.filter(|_| Path::new(APPARMOR).exists()));
+    // One that is asked for is passed over where nobody enforces it, as docker does.
+    process.set_apparmor_profile(options.apparmor.filter(|_| crate::apparmor::is_on()));
     Ok(options.filtered.then(|| runtime::seccomp::default_profile(&capabilities)))
 }
 
@@ -41,8 +42,14 @@ struct SecurityOptions {
     apparmor: Option<String>,
 }
 
-/// There where the kernel enforces profiles. Elsewhere one that is asked for is passed over, as docker does.
-const APPARMOR: &str = "/sys/kernel/security/apparmor/profiles";
+/// The AppArmor profile of a container, as docker shows it: nothing where the kernel has no profiles.
+pub(crate) fn apparmor_profile(asked: &ContainerSpec) -> String {
+    if !crate::apparmor::is_on() {
+        return String::new();
+    }
+    let profile = security_options(asked).ok().and_then(|options| options.apparmor);
+    profile.unwrap_or_else(|| "unconfined".to_owned())
+}
 
 fn security_options(asked: &ContainerSpec) -> Result<SecurityOptions> {
     let (filtered, masked) = (!asked.privileged, !asked.privileged);
