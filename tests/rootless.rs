@@ -163,8 +163,18 @@ fn a_user_keeps_his_id() {
     let named = "run --rm --network none --userns keep-id:uid=500,gid=600 busybox sh -c 'echo $(id -u):$(id -g)'";
     env.ctr(named).ok().prints("500:600");
     env.ctr("run --rm --network none --userns auto busybox cat /proc/self/uid_map").ok().prints("1024");
+    // An image that does not know him learns his name, for this container.
+    let who = "id -un; id -gn; echo $HOME; tail -n 1 /etc/passwd";
+    let line = |name: &str, home: &str| {
+        format!("{name}\n{name}\n{home}\n{name}:*:{}:{}::{home}:/bin/sh\n", user.uid, user.gid)
+    };
+    let words = ["run", "--rm", "--network", "none", "--userns", "keep-id", "-w", "/tmp", "busybox", "sh", "-c", who];
+    assert_eq!(env.ctr(words).ok().stdout(), line(&user.name, "/tmp"));
+    env.ctr("run --rm --network none --userns keep-id:uid=33,gid=33 busybox id -un").ok().prints("www-data");
+    env.ctr("run --rm --network none --userns auto busybox tail -n 1 /etc/passwd").ok().prints("nobody");
     env.ctr("run -d --name kept --network none --userns keep-id busybox sleep 1000").ok();
     env.ctr("exec kept id -u").ok().prints(&user.uid.to_string());
+    assert_eq!(env.ctr(["exec", "kept", "sh", "-c", who]).ok().stdout(), line(&user.name, "/"));
     env.ctr("rm -f kept").ok();
     // The copies go with the image.
     env.ctr("rmi -f site").ok();

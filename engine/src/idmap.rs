@@ -53,6 +53,12 @@ impl IdMap {
         Ok(runtime::user_namespace(&mappings(&self.users)?, &mappings(&self.groups)?)?)
     }
 
+    /// The ids inside of who is root out there.
+    pub(crate) fn of_root(&self) -> Option<(u32, u32)> {
+        let find = |map: &[[u32; 3]]| map.iter().find(|[_, outside, _]| *outside == 0).map(|[inside, ..]| *inside);
+        Some((find(&self.users)?, find(&self.groups)?))
+    }
+
     /// A short name of its own.
     pub(crate) fn name(&self) -> String {
         let text: Vec<String> =

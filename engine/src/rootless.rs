@@ -310,7 +310,8 @@ fn subordinate(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
     text.lines().filter_map(range).collect()
 }
 
-fn user_name(uid: u32) -> Option<String> {
+/// A user's name on the host.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
     let uid = uid.to_string();
     passwd.lines().find_map(|line| {

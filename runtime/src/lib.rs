@@ -35,4 +35,4 @@ pub use error::RuntimeError;
 pub use exec::{ExecRequest, Executed, exec};
 pub use idmap::user_namespace;
 pub use plan::check;
-pub use user::{ResolvedUser, UserError, resolve_groups, resolve_user, resolve_user_in};
+pub use user::{ResolvedUser, UserError, files_with_user, resolve_groups, resolve_user, resolve_user_in};

@@ -66,6 +66,36 @@ pub fn resolve_groups(root: BorrowedFd<'_>, groups: &[String]) -> Result<Vec<u32
     groups.iter().map(gid).collect()
 }
 
+/// The texts of a root's passwd and group with one more user and, where that is missing, his group. None where the root knows
+/// the user already, by number. A name that is somebody else's gives way to the number.
+pub fn files_with_user(
+    root: BorrowedFd<'_>,
+    name: &str,
+    (uid, gid): (u32, u32),
+    home: &str,
+) -> Result<Option<(String, String)>, UserError> {
+    let (passwd_file, group_file) = (read(root, "/etc/passwd")?, read(root, "/etc/group")?);
+    if passwd(&passwd_file).any(|line| line.uid == uid) {
+        return Ok(None);
+    }
+    let plain = |text: &str| !text.is_empty() && !text.contains([':', '\n', '#']);
+    let free = |name: &str, taken: bool, id: u32| if plain(name) && !taken { name.to_owned() } else { id.to_string() };
+    let user = free(name, passwd(&passwd_file).any(|line| line.name == name), uid);
+    let home = if plain(home) { home } else { "/" };
+    let with_line = |file: &str, line: String| {
+        let end = if file.is_empty() || file.ends_with('\n') { "" } else { "\n" };
+        format!("{file}{end}{line}\n")
+    };
+    let group = match groups(&group_file).any(|(_, known, _)| known == gid) {
+        true => group_file.clone(),
+        false => {
+            let name = free(name, find_group(&group_file, name).is_some(), gid);
+            with_line(&group_file, format!("{name}:x:{gid}:"))
+        }
+    };
+    Ok(Some((with_line(&passwd_file, format!("{user}:*:{uid}:{gid}::{home}:/bin/sh")), group)))
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
@@ -165,6 +195,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rustix::fs::FileType;
+    use std::os::fd::AsFd as _;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\n# c:x:1:1::/:\nweb:x:33:33:w:/var/www:/bin/sh\nodd:x:4294967296:0::/:\n";
     const GROUP: &str = "root:x:0:\nweb:x:33:\nlogs:x:4:root,web\nmore:x:50:web\n";
@@ -212,6 +243,20 @@ mod tests {
     }
 
     /// Opening a device is more than reading a file: some of the host's do things to it.
+    #[test]
+    fn a_user_is_added_where_nobody_has_his_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = linux::resolve::open_root(dir.path()).unwrap();
+        let with = |name: &str, ids| files_with_user(root.as_fd(), name, ids, "/work").unwrap();
+        let lines = |passwd: &str, group: &str| Some((passwd.to_owned(), group.to_owned()));
+        assert_eq!(with("me", (7, 8)), lines("me:*:7:8::/work:/bin/sh\n", "me:x:8:\n"));
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/passwd"), "me:x:5:5::/:/bin/sh").unwrap();
+        std::fs::write(dir.path().join("etc/group"), "eight:x:8:\n").unwrap();
+        assert_eq!(with("me", (5, 5)), None);
+        assert_eq!(with("me", (7, 8)), lines("me:x:5:5::/:/bin/sh\n7:*:7:8::/work:/bin/sh\n", "eight:x:8:\n"));
+    }
+
     #[test]
     fn only_regular_files_are_opened() {
         use std::os::fd::AsFd;

@@ -4,10 +4,11 @@ use super::request::{JoinedNamespace, MonitorRequest};
 use super::root;
 use super::streams::{Program, Streams};
 use crate::attach::socket_address;
+use crate::idmap::IdMap;
 use crate::ocispec::{self, SpecInput};
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, UserNamespaceMode};
 use oci::UserSpec;
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use runtime::{CgroupRequest, CreateRequest, Created, Root, Stdio};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as listen_on, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -66,8 +67,13 @@ pub(crate) fn create(
         &request.folder,
         root::Owners::of(config, namespaces.users),
     )?;
+    let added = add_own_user(request, root.as_fd())?;
     let user: UserSpec = config.user.parse().map_err(|e| EngineError::Invalid(format!("{e}")))?;
-    let user = runtime::resolve_user(root.as_fd(), &user).map_err(runtime::RuntimeError::from)?;
+    let user = match &added {
+        Some((passwd, group)) => runtime::resolve_user_in(&user, passwd, group),
+        None => runtime::resolve_user(root.as_fd(), &user),
+    }
+    .map_err(runtime::RuntimeError::from)?;
     let groups = runtime::resolve_groups(root.as_fd(), &config.spec.group_add).map_err(runtime::RuntimeError::from)?;
     if config.id_map.is_none() {
         // Else its owner is to be the container's root, and so its maker.
@@ -76,7 +82,10 @@ pub(crate) fn create(
     let joined = joined(request, namespaces.users);
     let owner = config.outside(user.uid, user.gid);
     let input = SpecInput { config, user, groups, files: &request.files, joined: &joined };
-    let (spec, mut warnings) = ocispec::build(&input)?;
+    let (mut spec, mut warnings) = ocispec::build(&input)?;
+    if added.is_some() {
+        mount_users(&mut spec, request);
+    }
     if request.cgroup.is_empty() {
         warnings.extend(ocispec::unlimited(&spec));
     }
@@ -107,6 +116,38 @@ pub(crate) fn create(
         streams.set_program(program).map_err(|e| EngineError::io("connect", "the container's streams", e))?;
     }
     Ok((created, warnings))
+}
+
+/// The files that [`add_own_user`] writes, and where they go.
+const USER_FILES: [(&str, &str); 2] = [("passwd", "/etc/passwd"), ("group", "/etc/group")];
+
+/// Who keeps his id (`--userns keep-id`) keeps his name, too: the image's passwd and group with him, written to the container's
+/// folder. None where the image knows the id, or the user has mounted such a file himself.
+fn add_own_user(request: &MonitorRequest, root: BorrowedFd<'_>) -> Result<Option<(String, String)>> {
+    let config = &request.config;
+    let mounted = config.mounts.iter().any(|mount| USER_FILES.iter().any(|(_, target)| mount.target == *target));
+    if mounted || linux::userns::is_initial() || !matches!(config.spec.userns, UserNamespaceMode::KeepId { .. }) {
+        return Ok(None);
+    }
+    let Some(ids) = config.id_map.as_ref().and_then(IdMap::of_root) else { return Ok(None) };
+    let outside = linux::userns::user_map().iter().find(|range| range.inside == 0).map_or(0, |range| range.outside);
+    let name = crate::rootless::user_name(outside).unwrap_or_default();
+    let home = ocispec::working_dir(&config.workdir);
+    let added = runtime::files_with_user(root, &name, ids, &home.to_string_lossy());
+    let Some((passwd, group)) = added.map_err(runtime::RuntimeError::from)? else { return Ok(None) };
+    for ((name, _), text) in USER_FILES.iter().zip([&passwd, &group]) {
+        let path = request.folder.join(name);
+        std::fs::write(&path, text).map_err(|e| EngineError::io("write", &path, e))?;
+    }
+    Ok(Some((passwd, group)))
+}
+
+fn mount_users(spec: &mut Spec, request: &MonitorRequest) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts.extend(USER_FILES.iter().map(|(name, target)| {
+        ocispec::bind(&request.folder.join(name), target, request.config.spec.read_only, "rprivate", true)
+    }));
+    spec.set_mounts(Some(mounts));
 }
 
 /// No path: the caller's own group.
