@@ -26,6 +26,8 @@ pub(crate) enum FromInit {
     MapIds,
     /// In its network, which is to be given its interfaces.
     MoveDevices,
+    /// Its root is mounted where others live: it will not go by itself.
+    Attached,
     /// Its namespaces are there, its root not yet entered: the moment of the prestart and createRuntime hooks.
     RunHooks,
     /// Set up, waiting to start. The terminal's master comes along.

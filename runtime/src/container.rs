@@ -3,13 +3,14 @@
 use crate::channel::{self, FromInit, ToInit};
 use crate::plan::{Plan, plan};
 use crate::systemd::Scope;
-use crate::{Cgroup, OCI_VERSION, RuntimeError, birth, hooks, init, net_devices, process};
+use crate::{Cgroup, OCI_VERSION, RuntimeError, birth, detach, hooks, init, net_devices, process};
 use linux::process::{Forked, Namespaces};
 use linux::userns::{self, IdRange};
 use linux::{CallError, resolve};
 use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, Spec};
 use rustix::fs::OFlags;
 use rustix::process::{DumpableBehavior, Pid, Rlimit, Signal};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -165,6 +166,7 @@ fn create_in(
     #[allow(deprecated)] // Deprecated by the spec, still used by GPU toolkits.
     let runtime_hooks = [hooks_of(|h| h.prestart()), hooks_of(|h| h.create_runtime())];
     let identity = Identity { id: request.id, bundle: request.bundle, annotations: spec.annotations().as_ref() };
+    let root_path = if let Root::Path(path) = &request.root { Some(path.clone()) } else { None };
     let scope = if let CgroupRequest::Systemd(scope) = &request.cgroup { Some(scope.clone()) } else { None };
     let mut plan = plan(request, cgroup, &mut warnings)?;
     plan.listener = listener;
@@ -186,7 +188,7 @@ fn create_in(
     } else {
         fork_init(plan, theirs, pid_namespace)?
     };
-    let maker = Maker { channel: ours.as_fd(), pidfd, pid };
+    let maker = Maker { channel: ours.as_fd(), pidfd, pid, attached: Cell::new(false) };
     let ready = maker.accompany(created, spec, &mut enter_group, |pid| {
         let state = identity.state("creating", pid.as_raw_nonzero().get());
         runtime_hooks.iter().try_for_each(|hooks| hooks::run(hooks, &state)).map_err(RuntimeError::Init)
@@ -200,6 +202,10 @@ fn create_in(
         }
         Err(error) => {
             end(maker.pidfd.as_fd());
+            if let (true, Some(path)) = (maker.attached.get(), &root_path) {
+                // The first error is the one to tell.
+                let _detached = detach::joined_mount_namespace(spec).map(|ns| detach::detach_root(spec, path, ns));
+            }
             Err(error)
         }
     }
@@ -261,6 +267,8 @@ struct Maker<'a> {
     channel: BorrowedFd<'a>,
     pidfd: OwnedFd,
     pid: Pid,
+    /// The root is mounted in a namespace that the container has joined.
+    attached: Cell<bool>,
 }
 
 impl Maker<'_> {
@@ -283,6 +291,7 @@ impl Maker<'_> {
                     raise_limits(self.pid, spec)?;
                     channel::send(self.channel, &ToInit::Done, None)?;
                 }
+                Some((FromInit::Attached, _)) => self.attached.set(true),
                 Some((FromInit::MoveDevices, _)) => {
                     let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
                     devices.map_or(Ok(()), |devices| net_devices::move_all(devices, self.pid))?;

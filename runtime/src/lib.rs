@@ -11,6 +11,7 @@ mod cgroup;
 mod channel;
 mod container;
 mod defaults;
+mod detach;
 mod error;
 mod exec;
 pub mod hooks;
@@ -31,6 +32,7 @@ pub use container::{
     CgroupRequest, CreateRequest, Created, MountSource, Root, Stdio, create, create_listening, start_over,
 };
 pub use defaults::{OCI_VERSION, capability_sets, default_spec};
+pub use detach::{detach_root, joined_mount_namespace};
 pub use error::RuntimeError;
 pub use exec::{ExecRequest, Executed, exec};
 pub use idmap::user_namespace;

@@ -4,8 +4,9 @@
 mod support;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use support::{Bundle, eventually};
 
 #[test]
@@ -194,4 +195,47 @@ fn a_control_group_that_was_there_stays() {
     for other in bundle.cgroups_left() {
         fs::remove_dir(other).unwrap();
     }
+}
+
+#[test]
+fn a_mount_namespace_that_was_joined_is_left_as_it_was() {
+    let mut holder = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let at = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", holder.id())).unwrap();
+    eventually("it is in its namespace", || at("comm") == "cat\n");
+    let path = format!("/proc/{}/ns/mnt", holder.id());
+    let join = |bundle: &mut Bundle| {
+        bundle.json(|spec| {
+            for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+                if namespace["type"] == "mount" {
+                    namespace["path"] = path.clone().into();
+                }
+            }
+        });
+    };
+    let before = at("mountinfo");
+    let mut bundle = Bundle::sh("echo up; exec sleep 1000");
+    join(&mut bundle);
+    let mut child = bundle.spawn();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    assert!(at("mountinfo").lines().count() > before.lines().count());
+    assert_eq!(bundle.runtime(&["delete", "--force", &bundle.id]).code, 0);
+    child.wait().unwrap();
+    assert_eq!(at("mountinfo"), before);
+    // One that fails on its way, and one without a program.
+    let mut bundle = Bundle::sh("true");
+    join(&mut bundle);
+    bundle.mount("/x", "no-such-filesystem", "x", &[]);
+    assert_eq!(bundle.run().code, 1);
+    assert_eq!(at("mountinfo"), before);
+    let mut bundle = Bundle::new(&["/not/there"]);
+    join(&mut bundle);
+    assert_eq!(bundle.run().code, 127);
+    assert_eq!(at("mountinfo"), before);
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
 }

@@ -107,6 +107,13 @@ pub(super) fn remove(global: &Global, state: &State) -> Result<(), CliError> {
         cgroup.kill_all()?;
     }
     cgroup.remove_with_parents(state.cgroup_parents)?;
+    // Once: of a foreground `run` and a `delete --force`, who comes second would take what lay below.
+    if let Some(namespace) = state.mount_namespace
+        && fs::remove_file(State::folder(global, &state.id).join("state.json")).is_ok()
+        && let Err(error) = runtime::detach_root(&state.config, &state.rootfs, namespace)
+    {
+        global.log.warn(&error.to_string());
+    }
     let folder = State::folder(global, &state.id);
     match fs::remove_dir_all(&folder) {
         // A foreground `run` and a `delete --force` may both clean up.

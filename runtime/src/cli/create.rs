@@ -243,6 +243,7 @@ fn finish(
         cgroup: created.cgroup.path().to_owned(),
         scope: created.cgroup.scope().cloned(),
         cgroup_parents: bundle.cgroup_parents,
+        mount_namespace: runtime::joined_mount_namespace(&bundle.spec),
         config: bundle.spec.clone(),
         folder: None,
     };

@@ -33,6 +33,9 @@ pub(crate) struct State {
     /// How many groups above it were made for it, and go with it.
     #[serde(default)]
     pub(crate) cgroup_parents: usize,
+    /// The mount namespace it has joined, in which its mounts outlive it.
+    #[serde(default)]
+    pub(crate) mount_namespace: Option<u64>,
     pub(crate) config: Spec,
     /// Where it was read from.
     #[serde(skip)]

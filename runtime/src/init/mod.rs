@@ -81,7 +81,7 @@ fn live(plan: Plan<'_>, channel: BorrowedFd<'_>) -> Result<std::convert::Infalli
             None => mount::set_propagation_of_all(propagation)?,
         }
     }
-    let setup = set_up_root(plan, outer_root)?;
+    let setup = set_up_root(plan, outer_root, channel)?;
     set_names(plan)?;
     hooks::run(plan.container_hooks, &plan.identity.state("creating", own_pid())).map_err(Failure::set_up)?;
     let Setup { root, proc, terminal, warnings, outer_root, .. } = setup;
@@ -220,10 +220,18 @@ fn enter_time_namespace(clocks: &str, in_user_namespace: bool) -> Result<(), lin
     linux::process::join_namespace(fresh.as_fd(), Namespaces::TIME)
 }
 
-fn set_up_root<'a>(plan: &'a Plan<'a>, outer_root: Option<OwnedFd>) -> Result<Setup<'a>, Failure> {
+fn set_up_root<'a>(
+    plan: &'a Plan<'a>,
+    outer_root: Option<OwnedFd>,
+    channel: BorrowedFd<'_>,
+) -> Result<Setup<'a>, Failure> {
     // Modes are given in full below.
     rustix::process::umask(rustix::fs::Mode::empty());
     let root = attach_root(plan, outer_root.as_ref())?;
+    if !plan.created.contains(Namespaces::MOUNT) {
+        // Whatever goes wrong from here on, its maker has to take it away again.
+        channel::send(channel, &FromInit::Attached, None)?;
+    }
     let mut setup = Setup { plan, root, outer_root, proc: None, terminal: None, warnings: Vec::new() };
     mounts::mount_all(&mut setup)?;
     devices::make_all(&mut setup)?;
