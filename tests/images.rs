@@ -169,6 +169,12 @@ fn inspect_and_history() {
     assert_eq!(all[0]["Config"]["Cmd"][0], "sh");
     assert_eq!(all[0]["Os"], "linux");
     env.ctr("inspect busybox").ok().prints("RootFS");
+    env.write("app/big", vec![1; 30_000]);
+    env.build("app", "app", "FROM busybox\nENV A=1\nCOPY big /\nCMD [\"sh\"]\nRUN echo 123 > /small\n").ok();
+    let history = env.ctr(["history", "--human=false", "--format", "{{.Size}}|{{.CreatedBy}}", "app"]).ok().lines();
+    let expected = ["4|RUN /bin/sh -c echo 123 > /small", "0|CMD [\"sh\"]", "30000|COPY big /", "0|ENV A=1"];
+    assert_eq!(history[..4], expected);
+    env.ctr("history app").ok().prints("CREATED BY").prints("30kB");
 }
 
 #[test]

@@ -32,10 +32,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
-    let image = context.engine()?.store().image(&args.image)?;
+    let store = context.engine()?.store();
+    let image = store.image(&args.image)?;
+    // What is said of the image does not need its layers to be there.
+    let mut layers = store.layer_sizes(&image).unwrap_or_default().into_iter();
+    // Entries and layers both stand in the order in which they were made.
+    let sizes: Vec<u64> =
+        image.config.history.iter().map(|step| if step.empty_layer { 0 } else { layers.next().unwrap_or(0) }).collect();
     let now = Timestamp::now();
     let newest = image.config.history.len().saturating_sub(1);
-    let rows = image.config.history.iter().enumerate().rev().map(|(index, step)| {
+    let rows = image.config.history.iter().zip(sizes).enumerate().rev().map(|(index, (step, size))| {
         let created: Option<Timestamp> = step.created.as_ref().and_then(|t| t.parse().ok());
         let id = match (index == newest, args.no_trunc) {
             (true, true) => image.id.to_string(),
@@ -49,12 +55,19 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
             "CreatedAt": created.map(at).unwrap_or_default(),
             "CreatedSince": if args.human { ago } else { created.map(at).unwrap_or_default() },
             "CreatedBy": if args.no_trunc { by } else { ellipsis(&by, 45) },
+            "Size": if args.human { units::size(size) } else { size.to_string() },
             "Comment": step.comment.clone().unwrap_or_default(),
         })
     });
     let listing = Listing {
         rows: rows.collect(),
-        columns: vec![("IMAGE", "ID"), ("CREATED", "CreatedSince"), ("CREATED BY", "CreatedBy"), ("COMMENT", "Comment")],
+        columns: vec![
+            ("IMAGE", "ID"),
+            ("CREATED", "CreatedSince"),
+            ("CREATED BY", "CreatedBy"),
+            ("SIZE", "Size"),
+            ("COMMENT", "Comment"),
+        ],
         titles: &[("CREATED AT", "CreatedAt")],
         id: "ID",
     };
