@@ -163,7 +163,8 @@ fn a_pull_skips_what_it_has_and_its_loss_is_told() {
     ctr(&["rm", "-f", "live"]).ok();
     ctr(&["start", "one"]).fails(1).says("it was in the additional store").says("mount it again").says_it_plainly();
     env.ctr(["run", "--rm", &upper]).fails(125).says("it was in the additional store");
-    // Nothing of that is a reason to throw the image away.
+    // Nothing of that is a reason to throw the image away, though no container holds it.
+    ctr(&["rm", "one"]).ok();
     env.ctr("system check --repair").fails(1).prints("it was in the additional store");
     env.ctr("system prune -f").ok();
     shared.mount(&base);
