@@ -187,7 +187,8 @@ fn limits_reach_the_process(home: &Home) {
 /// A mount target that the step swaps for a link while the mount is on it: neither what tidies up after the step
 /// (CVE-2024-23652), nor a later mount of the same cache (CVE-2024-23651) may follow it to the host.
 ///
-/// Seen to succeed with `Stubs::remove` joining paths as strings, and with `linux::resolve::open` following links.
+/// Seen to succeed (the host's empty file was removed) with `Stubs::remove` joining paths as strings, and with an openat
+/// that follows links in the place of `linux::resolve`'s openat2.
 fn swapped_mount_targets_lead_to_nothing_of_the_host(home: &Home) {
     let outside = home.dir.path().join("outside");
     fs::create_dir_all(outside.join("empty")).unwrap();
@@ -224,7 +225,8 @@ fn swapped_mount_targets_lead_to_nothing_of_the_host(home: &Home) {
 /// Sources that lead out: of a cache (CVE-2024-9675), of a stage or image by a link to its root (CVE-2024-1753). Neither
 /// is the host read, nor written to by a mount that may be written to.
 ///
-/// Seen to succeed with `linux::resolve::open` following links.
+/// Seen to succeed (the host's secret was printed) with both protections out: openat2 in `linux::resolve`, and the
+/// resolving in `paths::resolve`. Either alone holds.
 fn mount_sources_lead_to_nothing_of_the_host(home: &Home) {
     let outside = home.dir.path().join("outside-too");
     fs::create_dir(&outside).unwrap();
