@@ -118,7 +118,7 @@ fn python(folder: &Folder<'_>) -> Result<Option<Project>, CliError> {
     let version = match (minor(&own), asked.as_deref().and_then(minor)) {
         (Some(version), _) => said(&mut reasons, version, ".python-version"),
         (None, Some(version)) => said(&mut reasons, version, "requires-python in pyproject.toml"),
-        _ => said(&mut reasons, "3.13".to_owned(), "nothing; write .python-version to choose"),
+        _ => unsaid(&mut reasons, "3.13", "write .python-version to choose"),
     };
     let wanted: String = [&project, &folder.text("requirements.txt")?, &folder.text(conda.unwrap_or(""))?]
         .into_iter()
@@ -142,9 +142,12 @@ fn python(folder: &Folder<'_>) -> Result<Option<Project>, CliError> {
     } else if wanted.contains("flask") {
         (words(format!("flask --app {module} run --host 0.0.0.0 --port 8000")), 8000, "flask")
     } else {
-        (words(format!("python {module}.py")), 8000, if main.is_some() { "its file" } else { "nothing; change CMD" })
+        (words(format!("python {module}.py")), 8000, if main.is_some() { "its file" } else { "" })
     };
-    reasons.push(format!("it is started by `{}`, because of {why}", command.join(" ")));
+    reasons.push(match why {
+        "" => format!("it is started by `{}`, since no file says how; change CMD", command.join(" ")),
+        why => format!("it is started by `{}`, because of {why}", command.join(" ")),
+    });
     Ok(Some(Project { kind: Kind::Python(manager), version, command, port, reasons }))
 }
 
@@ -166,7 +169,7 @@ fn node(folder: &Folder<'_>) -> Result<Option<Project>, CliError> {
     let version = match (major(own.trim()), major(engine)) {
         (Some(version), _) => said(&mut reasons, version, ".nvmrc"),
         (None, Some(version)) => said(&mut reasons, version, "engines.node in package.json"),
-        _ => said(&mut reasons, "22".to_owned(), "nothing; write .nvmrc to choose"),
+        _ => unsaid(&mut reasons, "22", "write .nvmrc to choose"),
     };
     let script = |name: &str| package["scripts"][name].is_string();
     let builds = script("build");
@@ -193,7 +196,7 @@ fn rust(folder: &Folder<'_>) -> Result<Option<Project>, CliError> {
     let chosen = setting(&toolchain, "channel").or_else(|| setting(&manifest, "rust-version"));
     let version = match chosen.as_deref().and_then(minor) {
         Some(version) => said(&mut reasons, version, "rust-toolchain.toml or rust-version"),
-        None => said(&mut reasons, "1.90".to_owned(), "nothing; write rust-version into Cargo.toml to choose"),
+        None => unsaid(&mut reasons, "1.90", "write rust-version into Cargo.toml to choose"),
     };
     reasons.push(format!("its program is {name}, because of the package's name"));
     let is_locked = folder.has("Cargo.lock");
@@ -210,7 +213,7 @@ fn go(folder: &Folder<'_>) -> Result<Option<Project>, CliError> {
     let line = module.lines().find_map(|line| line.trim().strip_prefix("go "));
     let version = match line.and_then(minor) {
         Some(version) => said(&mut reasons, version, "the go line of go.mod"),
-        None => said(&mut reasons, "1.25".to_owned(), "nothing; write a go line into go.mod to choose"),
+        None => unsaid(&mut reasons, "1.25", "write a go line into go.mod to choose"),
     };
     let commands = Folder(&folder.0.join("cmd")).names();
     let package = match (folder.has("main.go"), commands.first()) {
@@ -238,7 +241,7 @@ fn java(folder: &Folder<'_>) -> Result<Option<Project>, CliError> {
     let asked = tag("maven.compiler.release").or_else(|| tag("maven.compiler.source")).or_else(|| tag("java.version"));
     let version = match asked {
         Some(version) => said(&mut reasons, version, "pom.xml"),
-        None => said(&mut reasons, "21".to_owned(), "nothing; it is the long-lived one"),
+        None => unsaid(&mut reasons, "21", "it is the long-lived one"),
     };
     let command = ["java", "-jar", "/app/app.jar"].map(str::to_owned).to_vec();
     Ok(Some(Project { kind: Kind::Java { gradle }, version, command, port: 8080, reasons }))
@@ -258,6 +261,11 @@ fn site(folder: &Folder<'_>) -> Result<Option<Project>, CliError> {
 fn said(reasons: &mut Vec<String>, version: String, source: &str) -> String {
     reasons.push(format!("version {version}, because of {source}"));
     version
+}
+
+fn unsaid(reasons: &mut Vec<String>, version: &str, advice: &str) -> String {
+    reasons.push(format!("version {version}, since no file says one; {advice}"));
+    version.to_owned()
 }
 
 /// `name = "value"` of a TOML text, the first.
