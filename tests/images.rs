@@ -203,6 +203,10 @@ fn what_each_layer_did() {
     let fourth = changes(4);
     assert!(fourth.contains(&"C /d/big 5".to_owned()), "{fourth:?}");
     assert!(fourth.iter().any(|line| line.starts_with("D /bin/ls")), "{fourth:?}");
+    let hostile = "FROM busybox\nRUN touch \"$(printf 'x\\nD 1B  etc\\033[2J')\"\n";
+    env.build("hostile", "app", hostile).ok();
+    let out = env.ctr("image diff hostile").ok().stdout();
+    assert!(!out.contains('\x1b') && !out.lines().any(|line| line.starts_with("D 1B")), "{out}");
     let out = env.ctr("image diff --summary app").ok();
     out.prints(": 2 added, 0 changed, 0 removed  COPY")
         .prints("hides 60kB")

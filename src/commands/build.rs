@@ -161,7 +161,8 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
         builder::export_cache(context.engine()?, built, target).map_err(described)?;
     }
     build_output::write(&args, &outputs, &results, quiet, context)?;
-    builder::bound_cache(context.engine()?.store())?;
+    // The image is made: what cannot be tidied up now a later build will.
+    let _later = builder::bound_cache(context.engine()?.store());
     Ok(ExitCode::SUCCESS)
 }
 

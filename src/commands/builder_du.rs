@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::output::container_rows::since;
 use crate::output::format::Listing;
+use crate::output::table::printable;
 use crate::output::units;
 use builder::{CacheItem, CacheKind};
 use clap::Parser;
@@ -76,7 +77,7 @@ fn verbose(items: &[CacheItem], now: Timestamp, context: &mut Context) -> Result
             ("Type", item.kind.name().to_owned()),
         ]);
         for (title, value) in lines {
-            context.print(format_args!("{:<16}{value}", format!("{title}:")))?;
+            context.print(format_args!("{:<16}{}", format!("{title}:"), printable(&value)))?;
         }
         context.print("")?;
     }

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::table::ellipsis;
+use crate::output::table::{ellipsis, printable};
 use crate::output::units;
 use clap::Parser;
 use serde_json::json;
@@ -35,7 +35,8 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliErro
         context.print(heading(layer, made))?;
         for change in layer.changes.iter().filter(|_| !args.summary) {
             let path = String::from_utf8_lossy(&change.path);
-            context.print(format_args!("{} {:>8}  /{path}", letter(change), units::size(change.bytes)))?;
+            // A name is the image's: it neither forges lines nor speaks to the terminal.
+            context.print(format_args!("{} {:>8}  /{}", letter(change), units::size(change.bytes), printable(&path)))?;
         }
     }
     if args.format.is_none() {
@@ -72,7 +73,7 @@ fn heading(layer: &LayerChanges, made: &str) -> String {
         0 => String::new(),
         bytes => format!(", hides {}", units::size(bytes)),
     };
-    if made.is_empty() { line + &hides } else { format!("{line}{hides}  {}", ellipsis(made, 60)) }
+    if made.is_empty() { line + &hides } else { format!("{line}{hides}  {}", printable(&ellipsis(made, 60))) }
 }
 
 fn letter(change: &Change) -> char {

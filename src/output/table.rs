@@ -57,7 +57,7 @@ pub(crate) fn printable_lines(text: &str) -> String {
 }
 
 /// Without what would move the cursor: names and commands come from images.
-fn printable(cell: &str) -> String {
+pub(crate) fn printable(cell: &str) -> String {
     if cell.chars().any(char::is_control) {
         return cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     }

@@ -101,7 +101,7 @@ pub enum StoreError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// A name no container, volume or network may have.
-    #[error("Invalid {kind} name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    #[error("Invalid {kind} name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least")]
     InvalidName {
         /// `container`, `volume` or `network`.
         kind: &'static str,

@@ -2,7 +2,7 @@
 
 use super::sources::Context;
 use super::stage::Position;
-use super::state::{Layer, StageState};
+use super::state::{Below, Layer, StageState};
 use super::{Build, Step, lock};
 use crate::cache::Ingredients;
 use crate::event::{BuildEvent, OutputStream};
@@ -61,8 +61,8 @@ impl Build<'_> {
             }
         };
         state.0.escape = self.plan.escape;
-        state.0.base.0 = state.0.layers.len();
-        state.0.base.1 = state.0.config.history.len();
+        state.0.base.layers = state.0.layers.len();
+        state.0.base.entries = state.0.config.history.len();
         Ok(state)
     }
 
@@ -98,7 +98,7 @@ impl Build<'_> {
     }
 
     fn over(&self, image: &BaseImage) -> StageState {
-        let base = (0, 0, Some(image.id.clone()));
+        let base = Below { image: Some(image.id.clone()), ..Below::default() };
         StageState { base, ..self.fresh(image.config.clone(), image.layers.clone()) }
     }
 
@@ -110,7 +110,7 @@ impl Build<'_> {
             args: BTreeMap::new(),
             cmd_set: false,
             undated: Vec::new(),
-            base: (0, 0, None),
+            base: Below::default(),
             escape: self.plan.escape,
         }
     }

@@ -10,8 +10,7 @@ impl Build<'_> {
     /// The state with one layer for those of its own stage, and the history that docker gives it: no step has a layer of
     /// its own any more, and a last entry says what was merged.
     pub(super) fn squash(&self, state: &StageState) -> StepResult<StageState> {
-        let (layers, entries, base) = &state.base;
-        let (below, own) = state.layers.split_at_checked(*layers).unwrap_or((&state.layers, &[]));
+        let (below, own) = state.layers.split_at_checked(state.base.layers).unwrap_or((&state.layers, &[]));
         let mut squashed = StageState { layers: below.to_vec(), ..state.clone() };
         let mut whole = state.config.clone();
         whole.rootfs.diff_ids = state.diff_ids();
@@ -23,8 +22,8 @@ impl Build<'_> {
             squashed.layers.push(Layer { diff_id, folder });
         }
         let history = &mut squashed.config.history;
-        history.iter_mut().skip(*entries).for_each(|entry| entry.empty_layer = true);
-        let comment = match base {
+        history.iter_mut().skip(state.base.entries).for_each(|entry| entry.empty_layer = true);
+        let comment = match &state.base.image {
             Some(base) => format!("merge {id} to {base}"),
             None => format!("create new from {id}"),
         };

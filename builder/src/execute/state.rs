@@ -25,17 +25,27 @@ pub(crate) struct StageState {
     pub(super) cmd_set: bool,
     /// History entries whose date is that of the whole image.
     pub(super) undated: Vec<usize>,
-    /// How many of the layers, and of the history, are those of what its FROM names; and that one's image id.
-    pub(super) base: (usize, usize, Option<Digest>),
+    pub(super) base: Below,
     /// The time folders made by the builder get, in seconds since 1970.
     pub(super) folder_time_s: i64,
     pub(super) escape: char,
 }
 
+/// What of a stage is its FROM's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Below {
+    /// How many of the layers.
+    pub(super) layers: usize,
+    /// How many of the history's entries.
+    pub(super) entries: usize,
+    /// The image it is, if it is one.
+    pub(super) image: Option<Digest>,
+}
+
 impl StageState {
     /// What a stage FROM this one begins with: its ARGs are its own.
     pub(super) fn inherited(&self) -> StageState {
-        StageState { args: BTreeMap::new(), cmd_set: false, base: (0, 0, None), ..self.clone() }
+        StageState { args: BTreeMap::new(), cmd_set: false, base: Below::default(), ..self.clone() }
     }
 
     pub(super) fn diff_ids(&self) -> Vec<Digest> {

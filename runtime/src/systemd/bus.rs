@@ -5,7 +5,7 @@ use super::message::{self, Call, Incoming, PREFIX_BYTES, Writer};
 use crate::RuntimeError;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long one of our requests may take, its job included.
@@ -82,7 +82,7 @@ impl Bus {
             rule.text(wanted)?;
             bus.ask(BUS, "/org/freedesktop/DBus", BUS, "AddMatch", "s", rule)?;
         }
-        bus.call(MANAGER, "Subscribe", "", Writer::default())?;
+        bus.manage("Subscribe", "", Writer::default())?;
         Ok(bus)
     }
 
@@ -118,7 +118,7 @@ impl Bus {
     fn failed(&self, operation: &'static str, error: std::io::Error) -> RuntimeError {
         let late = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
         if late {
-            return RuntimeError::Systemd(format!("no answer within {} s", PATIENCE.as_secs()));
+            return RuntimeError::Systemd("no answer in time".to_owned());
         }
         RuntimeError::file(operation, &self.path, error)
     }
@@ -146,20 +146,9 @@ impl Bus {
         message::decode(&whole)
     }
 
-    /// Calls the manager's method: the texts of its answer.
-    pub(super) fn call(
-        &mut self,
-        interface: &str,
-        member: &str,
-        signature: &str,
-        body: Writer,
-    ) -> Result<Vec<String>, Failed> {
-        self.ask(SYSTEMD, "/org/freedesktop/systemd1", interface, member, signature, body)
-    }
-
-    /// As `call`, of the manager's own interface.
+    /// Calls a method of the manager's: the texts of its answer.
     pub(super) fn manage(&mut self, member: &str, signature: &str, body: Writer) -> Result<Vec<String>, Failed> {
-        self.call(MANAGER, member, signature, body)
+        self.ask(SYSTEMD, "/org/freedesktop/systemd1", MANAGER, member, signature, body)
     }
 
     /// Calls a method of a unit.
@@ -244,10 +233,7 @@ impl Manager {
     fn sockets(&self) -> (PathBuf, PathBuf) {
         match self {
             Manager::System => (PathBuf::from("/run/systemd/private"), PathBuf::from("/run/dbus/system_bus_socket")),
-            Manager::User(folder) => {
-                let folder: &Path = folder;
-                (folder.join("systemd/private"), folder.join("bus"))
-            }
+            Manager::User(folder) => (folder.join("systemd/private"), folder.join("bus")),
         }
     }
 }

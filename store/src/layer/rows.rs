@@ -111,6 +111,9 @@ impl Store {
 
     /// Notes which of the layers lie in additional stores: should one be gone later, that is the reason.
     pub(crate) fn note_shared(&self, tx: &rusqlite::Transaction<'_>, names: &[String]) -> Result<()> {
+        if self.shared.is_empty() {
+            return Ok(());
+        }
         for name in names.iter().filter(|name| !self.is_own(name)) {
             let Some((shared, _)) = self.shared_layer(name) else { continue };
             let row = (name, shared.layout.root.to_string_lossy());
