@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# bench/build.sh [--quick] [CTR] - what a build costs with ctr, with buildah, and with docker (its classic builder).
+# bench/build.sh [--quick] [CTR] - what a build costs with ctr, with buildah, and with docker: its classic builder, and BuildKit.
 #
-# Everything lies on tmpfs, in a mount and a network namespace of this script; dockerd runs in there, and ends with it.
+# Everything lies on tmpfs, in a mount, a process and a network namespace of this script; both dockerds run in there, and end
+# with it: Debian 12's own, and trixie's with buildx in a root of its own (bench/buildkit.sh).
 # Prints tables in Markdown: min / median / max of the rounds, and ratios of medians.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,8 +16,9 @@ ctr=$(realpath "${1:-target/$(rustc -vV | sed -n 's/^host: //p')/release/ctr}")
 if [ -z "${BENCH_INSIDE:-}" ]; then
     scripts/need hyperfine buildah dockerd=docker.io docker jq ip=iproute2 unshare=util-linux python3
     tar=$(scripts/base-images --tar busybox)
-    export BENCH_INSIDE=$tar
-    exec unshare --mount --net --propagation private "$0" ${quick:+--quick} "$ctr"
+    kit=$(bench/buildkit.sh --root) || { echo "bench: no root for BuildKit: without it" >&2; kit=; }
+    export BENCH_INSIDE=$tar BENCH_KIT=$kit
+    exec unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private "$0" ${quick:+--quick} "$ctr"
 fi
 tar=$BENCH_INSIDE
 mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified
@@ -33,11 +35,13 @@ buildah="buildah --root $work/buildah --runroot $work/buildah-run --storage-driv
 files=$(ulimit -Hn)
 bud="$buildah bud --layers --isolation chroot --ulimit nofile=$files:$files --pull-never -q"
 daemon=
+kit_daemon=
 finish() {
-    if [ -n "$daemon" ]; then
-        kill "$daemon" 2>/dev/null || true
-        wait "$daemon" 2>/dev/null || true
-    fi
+    local pid
+    for pid in $daemon $kit_daemon; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
     # What is mounted below is this namespace's own; it goes with it.
     grep -o " $work/[^ ]*" /proc/self/mounts | sort -r | xargs -r umount -l 2>/dev/null || true
     rm -rf --one-file-system "$work"
@@ -69,26 +73,73 @@ else
     has_docker=
 fi
 
-# measure ROUNDS PREPARE-OF-CTR COMMAND PREPARE-OF-BUILDAH COMMAND PREPARE-OF-DOCKER COMMAND
+# BuildKit: a root with everything of the host's that it needs, which its daemon makes its own.
+kit=
+if [ -n "${BENCH_KIT:-}" ]; then
+    mkdir "$work/kit"
+    mount -t tmpfs kit "$work/kit"
+    tar -C "$work/kit" -xf "$BENCH_KIT"
+    mkdir -p "$work/kit$work" "$work/kit-data"
+    for folder in /proc /sys /dev "$work"; do mount --rbind "$folder" "$work/kit$folder"; done
+    kit_socket=$work/kit.sock
+    unshare --mount --propagation private bench/buildkit.sh "$kit_socket" "$work/kit-data" "$work/kit" &
+    kit_daemon=$!
+    kit="chroot $work/kit env DOCKER_BUILDKIT=1 DOCKER_HOST=unix://$kit_socket docker"
+    for _ in $(seq 100); do
+        $kit version >/dev/null 2>&1 && break
+        kill -0 "$kit_daemon" 2>/dev/null || break
+        sleep 0.1
+    done
+    if $kit version >/dev/null 2>&1; then
+        $kit import - localhost/busybox:latest <"$tar" >/dev/null
+    else
+        echo "bench: trixie's dockerd does not start here ($(tail -n 1 "$work/kit-data/log")): without it" >&2
+        BENCH_KIT=
+    fi
+fi
+
+# Who is measured, in order; each has the words that build, and those that forget what was built under a name.
+names=(ctr buildah ${has_docker:+docker} ${BENCH_KIT:+BuildKit})
+build_with() { # PEER NAME [FRESH]: the command
+    local again=${3:+--no-cache} jobs=${3:+--jobs 6}
+    case $1 in
+        ctr) echo "$ctr build $again -q --network none -t $2 . >/dev/null" ;;
+        buildah) echo "$bud $again $jobs -t $2 . >/dev/null" ;;
+        docker) echo "docker build $again -q --network none -t $2 ." ;;
+        BuildKit) echo "$kit build $again -q --network none -t $2 $PWD" ;;
+    esac
+}
+forget_with() { # PEER NAME
+    case $1 in
+        ctr) echo "$ctr builder prune -af >/dev/null; $ctr rmi -f $2 >/dev/null 2>&1; $ctr image prune -f >/dev/null; true" ;;
+        buildah) echo "$buildah rmi -f $2 >/dev/null 2>&1; true" ;;
+        docker) echo "docker rmi -f $2 >/dev/null 2>&1; docker builder prune -af >/dev/null; true" ;;
+        BuildKit) echo "$kit rmi -f $2 >/dev/null 2>&1; $kit builder prune -af >/dev/null; true" ;;
+    esac
+}
+# measure ROUNDS NAME [forget | fresh]: builds what is here with each peer.
 measure() {
-    local rounds=$1; shift
+    local rounds=$1 peer words
     [ -z "$quick" ] || rounds=3
-    local words=(--shell=bash --warmup 1 --runs "$rounds" --export-json "$work/result.json"
-        --prepare "$1" "$2" --prepare "$3" "$4")
-    [ -z "$has_docker" ] || words+=(--prepare "$5" "$6")
+    words=(--shell=bash --warmup 1 --runs "$rounds" --export-json "$work/result.json")
+    for peer in "${names[@]}"; do
+        if [ "${3:-}" = forget ]; then words+=(--prepare "$(forget_with "$peer" "$2")"); else words+=(--prepare true); fi
+        if [ "${3:-}" = fresh ]; then words+=("$(build_with "$peer" "$2" fresh)"); else words+=("$(build_with "$peer" "$2")"); fi
+    done
     hyperfine "${words[@]}" >/dev/null 2>"$work/error" || { cat "$work/error" >&2; exit 1; }
 }
 table() {
     printf '\n| %s | min | median | max, ms | × the time of ctr |\n| --- | ---: | ---: | ---: | ---: |\n' "$1"
-    local names=(ctr buildah docker) n
-    for n in 0 1 ${has_docker:+2}; do
+    local n
+    for n in "${!names[@]}"; do
         jq -r --arg name "${names[$n]}" --argjson n "$n" 'def ms: . * 10000 | round / 10;
             .results[$n] as $r | "| \($name) | \($r.min | ms) | \($r.median | ms) | \($r.max | ms) | \($r.median / .results[0].median * 100 | round / 100) |"' "$work/result.json"
     done
 }
 
-printf 'kernel %s, %s cores, %s, %s\n' "$(uname -r)" "$(nproc)" "$($buildah --version)" \
-    "${has_docker:+docker $(docker version -f '{{.Server.Version}}') (classic builder)}"
+printf 'kernel %s, %s cores, %s, %s%s\n' "$(uname -r)" "$(nproc)" "$($buildah --version)" \
+    "${has_docker:+docker $(docker version -f '{{.Server.Version}}') (classic builder)}" \
+    "${BENCH_KIT:+, BuildKit of docker $($kit version -f '{{.Server.Version}}')}"
 
 # 1. Nothing changed: forty instructions over a small context.
 mkdir -p "$work/noop/src"
@@ -100,7 +151,7 @@ mkdir -p "$work/noop/src"
     done
 } >"$work/noop/Dockerfile"
 cd "$work/noop"
-measure 30 true "$ctr build -q --network none -t noop . >/dev/null" true "$bud -t noop . >/dev/null" true "docker build -q --network none -t noop ."
+measure 30 noop
 table 'rebuild of 40 instructions, nothing changed'
 
 # 2. COPY of 500 MB in 20,000 files, never seen before. None of them is a hole or alike.
@@ -116,10 +167,7 @@ for n in range(20000):
 PYTHON
 printf 'FROM localhost/busybox\nCOPY files /files/\n' >"$work/copy/Dockerfile"
 cd "$work/copy"
-measure 5 "$ctr builder prune -af >/dev/null; $ctr rmi -f copy >/dev/null 2>&1; $ctr image prune -f >/dev/null; true" \
-    "$ctr build -q --network none -t copy . >/dev/null" \
-    "$buildah rmi -f copy >/dev/null 2>&1; true" "$bud -t copy . >/dev/null" \
-    "docker rmi -f copy >/dev/null 2>&1; docker builder prune -af >/dev/null; true" "docker build -q --network none -t copy ."
+measure 5 copy forget
 table 'COPY of 500 MB in 20,000 files'
 
 # How much memory that takes: ctr's own processes, from an empty cache.
@@ -144,8 +192,7 @@ mkdir -p "$work/stages"
     for n in 1 2 3 4 5 6; do echo "COPY --from=s$n /out$n /"; done
 } >"$work/stages/Dockerfile"
 cd "$work/stages"
-measure 5 true "$ctr build --no-cache -q --network none -t stages . >/dev/null" \
-    true "$bud --no-cache --jobs 6 -t stages . >/dev/null" true "docker build --no-cache -q --network none -t stages ."
+measure 5 stages fresh
 table 'six stages'
 
 # 4. A layer of 1 GB as gzip: half of it text, half noise.

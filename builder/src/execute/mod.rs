@@ -67,6 +67,8 @@ pub(crate) struct Build<'a> {
     contexts: Mutex<BTreeMap<usize, Arc<Mutex<Option<sources::Context>>>>>,
     /// Who may run a step now.
     running: jobs::Jobs,
+    /// Where the context is, from the root.
+    absolute_context: PathBuf,
     /// When this build began: the date of what it makes.
     now: String,
 }
@@ -97,6 +99,7 @@ impl<'a> Build<'a> {
             imports: OnceLock::new(),
             contexts: Mutex::new(BTreeMap::new()),
             running: jobs::Jobs::new(request.jobs),
+            absolute_context: std::path::absolute(&request.context).unwrap_or_else(|_| request.context.clone()),
             now: epoch.unwrap_or_else(Timestamp::now).to_string(),
         }
     }
@@ -210,7 +213,7 @@ impl<'a> Build<'a> {
         }
         let rules = crate::ignore::ignore_rules(&self.request.context, self.request.containerfile.path.as_deref())?;
         let tree = Tree::context(&self.request.context, rules)?;
-        let tree = Arc::new(self.with_digests(tree, &self.absolute_context()));
+        let tree = Arc::new(self.with_digests(tree, &self.absolute_context));
         Ok(Arc::clone(self.context.get_or_init(|| tree)))
     }
 
@@ -323,12 +326,8 @@ impl<'a> Build<'a> {
 
     /// A step's place, across builds: the context, the recipe, the stage and the count.
     fn slot_key(&self, slot: &str) -> String {
-        let text = format!("{}\n{}\n{slot}", self.absolute_context().display(), self.request.containerfile.name);
+        let text = format!("{}\n{}\n{slot}", self.absolute_context.display(), self.request.containerfile.name);
         format!("last:{}", Digest::sha256(text).hex())
-    }
-
-    fn absolute_context(&self) -> PathBuf {
-        std::path::absolute(&self.request.context).unwrap_or_else(|_| self.request.context.clone())
     }
 
     /// The time folders made by the builder get: SOURCE_DATE_EPOCH, else the base image's date, so that two builds agree.

@@ -40,17 +40,18 @@ impl Store {
     /// Whether the layer is there; if so it is kept from collection as long as this `Store` lives.
     pub fn has_layer(&self, diff_id: &Digest) -> bool {
         let name = Layout::layer_name(diff_id);
-        // Not waited for while another still makes it. What this process keeps already cannot have gone.
-        let own = (self.lease.holds(&name) && self.is_own(&name))
-            || self.is_whole(&name).unwrap_or(false) && self.lease_layer(&name).unwrap_or(false);
+        // What this process keeps already cannot have gone.
+        let own = (self.lease.holds(&name) && self.is_own(&name)) || self.lease_layer(&name).unwrap_or(false);
         own || self.shared_layer(&name).is_some()
     }
 
+    /// One that another is making now is not there, and is not waited for.
     fn lease_layer(&self, name: &str) -> Result<bool> {
-        match lock_name(&self.layout, name, Wait::Block)? {
-            Some(lock) => self.lease_if_there(&lock, name),
-            None => Ok(false),
+        let mut lock = lock_name(&self.layout, name, Wait::Try)?;
+        if lock.is_none() && self.is_whole(name)? {
+            lock = lock_name(&self.layout, name, Wait::Block)?;
         }
+        lock.map_or(Ok(false), |lock| self.lease_if_there(&lock, name))
     }
 
     /// The caller holds the layer's lock. One in an additional store is there without a lease.
