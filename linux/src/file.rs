@@ -1,11 +1,10 @@
-//! Files as a store needs them: extended attributes of anything that has a name, whiteouts, copies that
-//! share blocks, whole-filesystem sync. All relative to an open directory, none following a link.
+//! Files as a store needs them: extended attributes of anything that has a name, whiteouts, whole-filesystem sync. All
+//! relative to an open directory, none following a link.
 
 use crate::CallError;
 use rustix::fs::{AtFlags, FileType, Mode, RawMode, XattrFlags, makedev};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -121,34 +120,6 @@ pub fn make_node(
         .map_err(|e| CallError::path("mknodat", name, e))
 }
 
-/// Copies `length` bytes between files at the same offsets, sharing blocks where the filesystem can
-/// and without a detour through user space where it cannot.
-pub fn copy_contents(from: &File, to: &File, length: u64) -> Result<(), CallError> {
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    let mut left = length;
-    while left > 0 {
-        let chunk = usize::try_from(left.min(1 << 30)).unwrap_or(1 << 30);
-        match rustix::fs::copy_file_range(from, None, to, None, chunk) {
-            Ok(0) => break,
-            Ok(n) => left = left.saturating_sub(n as u64),
-            Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
-                return copy_by_hand(from, to);
-            }
-            Err(e) => return Err(CallError::new("copy_file_range", "", e)),
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand(mut from: &File, mut to: &File) -> Result<(), CallError> {
-    std::io::copy(&mut from, &mut to)
-        .map(|_| ())
-        .map_err(|e| CallError::new("write", "", Errno::from_io_error(&e).unwrap_or(Errno::IO)))
-}
-
 /// Writes everything the filesystem of `file` holds to the disk, and waits for it.
 pub fn sync_filesystem(file: impl AsFd) -> Result<(), CallError> {
     rustix::fs::syncfs(file).map_err(|e| CallError::new("syncfs", "", e))
@@ -168,6 +139,7 @@ pub fn hard_link(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn attributes_of_files_and_of_the_directory_itself_are_read_back_sorted() {

@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod capability;
+pub mod copy;
 pub mod error;
 pub mod file;
 pub mod memory;

@@ -139,7 +139,7 @@ impl Store {
             remove_tree(&entry.map_err(StoreError::io("list", &data))?.path())?;
         }
         fs::write(&marker, b"").map_err(StoreError::io("write", &marker))?;
-        crate::copy::copy_tree(from, &data, &crate::copy::CONTENT)?;
+        crate::copy::copy_tree(from, &data, crate::copy::CONTENT)?;
         remove_tree(&marker)?;
         drop(lock);
         Ok(())

@@ -2,12 +2,11 @@
 
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{look_up, sorted_names};
-use linux::file::{make_node, make_whiteout, set_xattr, xattrs};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use linux::copy::{Copier, EVERYTHING};
+use linux::file::{make_whiteout, set_xattr, xattrs};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,11 +22,10 @@ pub(crate) fn merge(base: &[PathBuf], layers: &[PathBuf], upper: &Path) -> StepR
     let to = open(upper).map_err(|e| StepError::io("open", upper, e))?;
     for layer in layers {
         let from = open(layer).map_err(|e| StepError::io("open", layer, e))?;
-        let base = base.as_ref().map(AsFd::as_fd);
-        let mut merge = Merge { links: HashMap::new(), base, root: to.as_fd(), reflinks: true };
-        merge
-            .folder(from.as_fd(), to.as_fd(), Path::new(""))
-            .map_err(|e| StepError::io("merge the layer", layer, e))?;
+        let failed = |e| StepError::io("merge the layer", layer, e);
+        let copier = Copier::new(EVERYTHING, to.as_fd()).map_err(|e| failed(e.into()))?;
+        let mut merge = Merge { copier, base: base.as_ref().map(AsFd::as_fd) };
+        merge.folder(from.as_fd(), to.as_fd(), Path::new("")).map_err(failed)?;
     }
     Ok(())
 }
@@ -38,11 +36,8 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
 
 /// The merging of one layer.
 struct Merge<'a> {
-    /// Where the first name of a hard-linked file went, by (device, inode).
-    links: HashMap<(u64, u64), PathBuf>,
+    copier: Copier<'a>,
     base: Option<BorrowedFd<'a>>,
-    root: BorrowedFd<'a>,
-    reflinks: bool,
 }
 
 impl Merge<'_> {
@@ -51,8 +46,8 @@ impl Merge<'_> {
             let stat = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW)?;
             self.entry(from, to, &name, &stat, &path.join(&name))?;
         }
-        // Last, since what is put into a folder changes its time.
-        attributes(from, OsStr::new(""), to, &rustix::fs::fstat(from)?)
+        let itself = OsStr::new("");
+        Ok(self.copier.attributes((from, itself), (to, itself), &rustix::fs::fstat(from)?)?)
     }
 
     fn entry(
@@ -78,18 +73,7 @@ impl Merge<'_> {
             let hides = self.base.map_or(Ok(None), |base| look_up(base, path))?.is_some();
             return if hides { Ok(make_whiteout(to, name)?) } else { Ok(()) };
         }
-        let identity = (stat.st_dev, stat.st_ino);
-        if stat.st_nlink > 1
-            && let Some(first) = self.links.get(&identity)
-        {
-            return Ok(rustix::fs::linkat(self.root, first, to, name, AtFlags::empty())?);
-        }
-        self.make(from, to, name, stat)?;
-        attributes(from, name, to, stat)?;
-        if stat.st_nlink > 1 {
-            self.links.insert(identity, path.to_owned());
-        }
-        Ok(())
+        Ok(self.copier.file((from, name), (to, name), path, stat)?)
     }
 
     fn inner_folder(
@@ -118,49 +102,6 @@ impl Merge<'_> {
         }
         Ok(())
     }
-
-    fn make(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<()> {
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut made = File::from(rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
-                super::data::copy(&mut source, &mut made, u64::try_from(stat.st_size).unwrap_or(0), &mut self.reflinks)
-            }
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
-                Ok(rustix::fs::symlinkat(target.as_c_str(), to, name)?)
-            }
-            kind => {
-                let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-                Ok(make_node(to, name, kind, stat.st_mode & 0o7777, major, minor)?)
-            }
-        }
-    }
-}
-
-/// Owner, mode, attributes and times; with an empty name, of the folders themselves.
-fn attributes(from: BorrowedFd<'_>, name: &OsStr, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
-    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-    match (name.is_empty(), FileType::from_raw_mode(stat.st_mode)) {
-        (true, _) => rustix::fs::fchmod(to, mode)?,
-        (_, FileType::Symlink) => {}
-        _ => rustix::fs::chmodat(to, name, mode, AtFlags::empty())?,
-    }
-    for (key, value) in xattrs(from, name)? {
-        set_xattr(to, name, &key, &value)?;
-    }
-    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
-    let modified = time(stat.st_mtime, stat.st_mtime_nsec);
-    let times = Timestamps { last_access: modified, last_modification: modified };
-    match name.is_empty() {
-        true => rustix::fs::futimens(to, &times)?,
-        false => rustix::fs::utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
-    }
-    Ok(())
 }
 
 /// Removes whatever is there.

@@ -3,7 +3,6 @@
 
 mod archive;
 mod clamp;
-mod data;
 mod merge;
 mod unpack;
 mod write;

@@ -1,10 +1,11 @@
 //! Putting single things and whole listings into a layer.
 
-use super::{LayerWriter, data, not_a_folder, shown};
+use super::{LayerWriter, not_a_folder, shown};
 use crate::instruction::Chmod;
 use crate::paths::{Found, Lookup};
 use crate::step_error::{StepError, StepResult};
 use crate::tree::{Attributes, Entry, Kind, Manifest, Stamp, Tree};
+use linux::copy::copy_contents;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -61,9 +62,9 @@ impl LayerWriter {
     pub(crate) fn stream(&mut self, path: &Path, from: &mut File, attributes: &Attributes) -> StepResult<()> {
         let fail = |e| StepError::io("write", shown(path), e);
         from.rewind().map_err(fail)?;
-        let mut file = self.create(path)?;
+        let file = self.create(path)?;
         let size = from.metadata().map_err(fail)?.len();
-        data::copy(from, &mut file, size, &mut self.reflinks).map_err(fail)?;
+        copy_contents(from, &file, size, &mut self.reflinks).map_err(fail)?;
         self.set_attributes(file.as_fd(), attributes).map_err(|e| StepError::io("set up", shown(path), e))
     }
 
@@ -96,16 +97,15 @@ impl LayerWriter {
         {
             return self.hard_link(&first, target);
         }
-        let mut from = File::from(tree.open(source, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?);
+        let from = File::from(tree.open(source, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?);
         let before = rustix::fs::fstat(&from).map_err(|e| StepError::io("stat", source, e))?;
         if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
             let hint = "build again when nothing writes to the context";
             return Err(StepError::with_hint(format!("{} changed while it was copied", source.display()), hint));
         }
-        let mut to = self.create(target)?;
+        let to = self.create(target)?;
         let size = u64::try_from(before.st_size).unwrap_or(0);
-        data::copy(&mut from, &mut to, size, &mut self.reflinks)
-            .map_err(|e| StepError::io("write", shown(target), e))?;
+        copy_contents(&from, &to, size, &mut self.reflinks).map_err(|e| StepError::io("write", shown(target), e))?;
         let after = rustix::fs::fstat(&from).map_err(|e| StepError::io("stat", source, e))?;
         // An overlay numbers files by whichever layer they are in, so only times and size are compared.
         let same = |stamp: Stamp| {

@@ -9,7 +9,7 @@
 use super::extract::{join, open_beneath, os};
 use super::rows::LayerFile;
 use super::walk::{self, Step};
-use crate::copy::{Copy, EVERYTHING};
+use crate::copy::{Copy, LAYER};
 use crate::layout::Layout;
 use crate::lease::lock_name;
 use crate::lock::Wait;
@@ -65,7 +65,8 @@ impl Store {
         let source = self.layer_folders(&[name.to_owned()])?.pop().unwrap_or_default();
         let source = open_dir(&source)?;
         let target = open_dir(&fs)?;
-        let copy = (!self.is_own(name)).then(|| Copy::new(&EVERYTHING));
+        let copied = !self.is_own(name);
+        let copy = copied.then(|| Copy::new(LAYER, &target, Path::new(""))).transpose()?;
         let mut farm = Farm { target, prefix: self.marks().prefix, below, moved, copy };
         let stat = fstat(&source).map_err(StoreError::io("inspect", &fs))?;
         set_attributes(&farm.target, &stat).map_err(StoreError::io("set attributes of", &fs))?;
@@ -234,7 +235,7 @@ impl Farm<'_> {
             let child_path = join(path, name);
             let stat = statat(from, os(name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                let shown = PathBuf::from(os(&child_path));
+                let shown = PathBuf::from(os(&join(&place, name)));
                 // Two ways to one place: what came first stays.
                 let is_there = statat(&to, os(name), AtFlags::SYMLINK_NOFOLLOW).is_ok();
                 match &mut self.copy {
@@ -317,7 +318,8 @@ impl Farm<'_> {
         let (folder, link) = split(path);
         let to = self.make_folder(&self.place(folder))?;
         if !self.below.own {
-            return Copy::new(&EVERYTHING).entry((&dir, name), (&to, link), &os(path).into());
+            let mut copy = Copy::new(LAYER, &self.target, Path::new(""))?;
+            return copy.entry((&dir, name), (&to, link), Path::new(os(path)));
         }
         match file::hard_link(dir.as_fd(), os(name), to.as_fd(), os(link)) {
             Err(e) if e.errno == Errno::EXIST => Ok(()),

@@ -1,10 +1,11 @@
 //! Layers for containers whose users are others outside, where the kernel does not map the ids of files (an ordinary user's
 //! file systems): a copy of the layer with other owners. It lies in the layer's own folder and goes with it.
 
-use crate::copy::{Rules, copy_tree};
+use crate::copy::{LAYER, copy_tree};
 use crate::layout::make_dir;
 use crate::lock::Wait;
 use crate::{ContainerRow, Result, Store, StoreError, lease};
+use linux::copy::Rules;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ impl Store {
         let draft = scratch.path().join("fs");
         fs::create_dir(&draft).map_err(StoreError::io("create", &draft))?;
         let source = linux::resolve::open_root(from).map_err(StoreError::io("open", from))?;
-        copy_tree(source.as_fd(), &draft, &Rules { owner, keeps: |_| true })?;
+        copy_tree(source.as_fd(), &draft, Rules { owner, ..LAYER })?;
         let written = fs::File::open(&draft).map_err(StoreError::io("open", &draft))?;
         // It is believed whole as soon as it has its name.
         rustix::fs::syncfs(&written).map_err(StoreError::io("sync", &draft))?;
