@@ -94,6 +94,41 @@ fn save_and_load_round_trip() {
 }
 
 #[test]
+fn a_containers_files_are_exported() {
+    let env = TestEnv::new();
+    let script = "echo made > /f && ln /f /g && chown 7:8 /f && chmod 4751 /f && rm /bin/vi && echo kept > /data/x && \
+                  rm -r /var/www && mkdir /var/www && mkfifo /var/www/p";
+    env.ctr(["run", "--name", "one", "-v", "data:/data", "busybox", "sh", "-c", script]).ok();
+    let running = "echo begun; while :; do echo x > /tmp/f; rm /tmp/f; done";
+    env.ctr(["run", "-d", "--name", "two", "--userns", "auto", "busybox", "sh", "-c", running]).ok();
+    env.ctr("exec two sh -c 'echo own > /f && chown 7:8 /f'").ok();
+    env.ctr("export -o one.tar one").ok();
+    let tar = env.ctr("container export two").ok().bytes().to_vec();
+    std::fs::write(env.path("two.tar"), tar).expect("there is room");
+    for name in ["one", "two"] {
+        let file = env.path(&format!("{name}.tar"));
+        let listed = Command::new("tar").arg("-tf").arg(&file).output().expect("tar runs");
+        assert!(listed.status.success() && listed.stderr.is_empty(), "{name}: {listed:?}");
+        let bytes = std::fs::read(&file).expect("it was written");
+        env.invoke("import - copy").stdin(bytes).run().ok();
+        let look = "stat -c %u:%g:%a:%h /f; cat /f; ls /data /var/www; ls /bin/vi 2>&1; stat -c %u /bin/sh";
+        let out = env.ctr(["run", "--rm", "copy", "sh", "-c", look]).ok().stdout();
+        match name {
+            "one" => {
+                assert_eq!(out, "7:8:4751:2\nmade\n/data:\n\n/var/www:\np\nls: /bin/vi: No such file or directory\n0\n")
+            }
+            _ => assert!(out.starts_with("7:8:644:1\nown\n") && out.ends_with("\n/bin/vi\n0\n"), "{out}"),
+        }
+    }
+    env.ctr("export nobody").fails(1).says("No such container: nobody").says_it_plainly();
+    env.ctr("export -o /nowhere/x one").fails(1).says("/nowhere/x").says_it_plainly();
+    env.ctr("create --name new busybox true").ok();
+    env.ctr("export -o new.tar new").ok();
+    env.ctr("import new.tar new").ok();
+    env.ctr("run --rm new echo alive").ok().prints("alive");
+}
+
+#[test]
 fn other_programs_read_what_is_saved() {
     let env = TestEnv::new();
     for (format, transport) in [("docker", "docker-archive"), ("oci", "oci-archive")] {

@@ -175,6 +175,11 @@ fn a_user_keeps_his_id() {
     env.ctr("run -d --name kept --network none --userns keep-id busybox sleep 1000").ok();
     env.ctr("exec kept id -u").ok().prints(&user.uid.to_string());
     assert_eq!(env.ctr(["exec", "kept", "sh", "-c", who]).ok().stdout(), line(&user.name, "/"));
+    // An export has the owners that the container sees, his own and the image's.
+    env.ctr("exec kept touch /tmp/own").ok();
+    let tar = env.ctr("export kept").ok().bytes().to_vec();
+    env.invoke("import - exported").stdin(tar).run().ok();
+    env.ctr("run --rm --network none exported stat -c %u:%g /tmp/own /bin").ok().prints(&format!("{own}\n0:0"));
     env.ctr("rm -f kept").ok();
     // The copies go with the image.
     env.ctr("rmi -f site").ok();

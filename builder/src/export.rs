@@ -29,12 +29,10 @@ fn files(built: &Built, folder: &Path, owner: (u32, u32)) -> StepResult<()> {
 
 /// Writes all files of the result as one tar.
 pub fn export_tar(engine: &Engine, built: &Built, out: &mut dyn Write) -> Result<(), BuildError> {
-    let written = match view(&built.layers) {
-        Ok(Some(root)) => engine.store().tree_tar(root.as_fd(), out).map_err(StepError::from),
-        // The end of a tar, and nothing before it.
-        Ok(None) => out.write_all(&[0; 1024]).map_err(|e| StepError::io("write", "the tar", e)),
-        Err(error) => Err(error),
-    };
+    let written = view(&built.layers).and_then(|root| {
+        let root = root.as_ref().map(AsFd::as_fd);
+        engine.store().tree_tar(root, out).map_err(StepError::from)
+    });
     written.and_then(|()| out.flush().map_err(|e| StepError::io("write", "the tar", e))).map_err(|error| failed(&error))
 }
 

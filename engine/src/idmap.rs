@@ -48,6 +48,15 @@ impl IdMap {
         (find(&self.users, uid), find(&self.groups, gid))
     }
 
+    /// As the container sees a file's user and group of outside.
+    pub(crate) fn inside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let find = |map: &[[u32; 3]], id: u32| {
+            let holds = |[_, outside, count]: &&[u32; 3]| id.checked_sub(*outside).is_some_and(|at| at < *count);
+            map.iter().find(holds).map_or(NOBODY, |[inside, outside, _]| inside + (id - outside))
+        };
+        (find(&self.users, uid), find(&self.groups, gid))
+    }
+
     /// A user namespace that has these ids.
     pub(crate) fn namespace(&self) -> Result<OwnedFd> {
         Ok(runtime::user_namespace(&mappings(&self.users)?, &mappings(&self.groups)?)?)

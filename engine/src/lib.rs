@@ -9,6 +9,7 @@ mod config;
 mod create;
 mod error;
 mod exec;
+mod export;
 mod hidden;
 mod idmap;
 mod images;

@@ -109,13 +109,8 @@ impl Engine {
     fn image_root(&self, image: &Image) -> Result<Option<OwnedFd>> {
         let layers = self.store().image_layers(image)?;
         let open = |path: &PathBuf| linux::resolve::open_root(path);
-        let mut folders = layers.iter().map(open).collect::<Result<Vec<OwnedFd>, _>>()?;
-        if folders.len() < 2 {
-            return Ok(folders.pop());
-        }
-        let lowers: Vec<_> = folders.iter().map(AsFd::as_fd).collect();
-        let options = linux::mount::OverlayOptions { user_xattr: !linux::userns::is_initial(), ..Default::default() };
-        Ok(Some(linux::mount::overlay(&lowers, None, options)?))
+        let folders = layers.iter().map(open).collect::<Result<Vec<OwnedFd>, _>>()?;
+        Ok(linux::mount::view(folders)?)
     }
 
     /// Checks again, when the container starts, what could have gone since it was made.

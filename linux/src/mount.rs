@@ -2,7 +2,7 @@
 //! descriptor – no path is resolved twice, so nothing can be swapped in between.
 
 use crate::CallError;
-pub use crate::overlay::{OverlayOptions, overlay};
+pub use crate::overlay::{OverlayOptions, overlay, view};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{

@@ -28,8 +28,6 @@ const PLACE: &str = "/proc";
 pub struct OverlayOptions {
     /// Mount read-only even though there is an upper folder.
     pub read_only: bool,
-    /// `userxattr`: overlay's own marks in `user.overlay.*`, for mounts in a user namespace.
-    pub user_xattr: bool,
     /// `volatile`: no syncs; for roots that are thrown away.
     pub volatile: bool,
 }
@@ -60,6 +58,16 @@ pub fn overlay(
     if names.len() <= MAX_OPTION_BYTES { wanted.by_option(&names) } else { wanted.by_old_mount() }
 }
 
+/// Some layers' folders, **lowest first**, read-only as one: a root to look up names in. None where there are none; one by itself
+/// is what it is.
+pub fn view(folders: Vec<OwnedFd>) -> Result<Option<OwnedFd>, CallError> {
+    let lowers: Vec<_> = folders.iter().map(AsFd::as_fd).collect();
+    if without_repeats(&lowers)?.len() < 2 {
+        return Ok(folders.into_iter().next());
+    }
+    overlay(&lowers, None, OverlayOptions::default()).map(Some)
+}
+
 /// The layers, each once, at its highest place: overlay refuses a folder given twice (ELOOP), and an image may hold the same
 /// layer twice. What the lower of the two says, the upper says again above all between.
 fn without_repeats<'a>(lowers: &[BorrowedFd<'a>]) -> Result<Vec<BorrowedFd<'a>>, CallError> {
@@ -87,7 +95,8 @@ impl Overlay<'_> {
     }
 
     fn flags(&self) -> impl Iterator<Item = &'static str> {
-        [(self.options.user_xattr, "userxattr"), (self.options.volatile, "volatile")]
+        // In a user namespace overlay's own marks are in `user.overlay.*`.
+        [(!crate::userns::is_initial(), "userxattr"), (self.options.volatile, "volatile")]
             .into_iter()
             .filter_map(|(wanted, flag)| wanted.then_some(flag))
     }

@@ -68,6 +68,7 @@ commands! {
     attach ["attach", "container attach"] Anywhere false;
     create ["create", "container create"] First false;
     copy ["copy", "image copy"] Anywhere false;
+    export ["export", "container export"] Anywhere false;
     history ["history", "image history"] Anywhere false;
     image_diff ["image diff"] Anywhere false;
     image_tree ["image tree"] Anywhere false;

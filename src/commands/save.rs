@@ -25,24 +25,27 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
     let names: Vec<&str> = args.images.iter().map(String::as_str).collect();
     let format = if args.format.starts_with("oci") { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
-    let Some(path) = args.output.as_deref().filter(|path| *path != Path::new("-")) else {
-        if std::io::stdout().is_terminal() {
-            return Err(CliError::new("cowardly refusing to save to a terminal")
-                .with_hint("use the -o flag or redirect standard output"));
-        }
-        // The store's error for a reader that went away reads like any other: what was said is enough.
-        let mut out = Tracked { inner: std::io::stdout().lock(), broken: false };
-        let result = context.engine()?.store().save(&names, format, &mut out);
-        return match result {
-            Err(_) if out.broken => Ok(ExitCode::SUCCESS),
-            result => {
-                result?;
-                out.flush()?;
-                Ok(ExitCode::SUCCESS)
-            }
-        };
-    };
-    write_file(path, |out| Ok(context.engine()?.store().save(&names, format, out)?))?;
+    write(args.output.as_deref(), |out| Ok(context.engine()?.store().save(&names, format, out)?))
+}
+
+/// Writes an archive to a file, or to standard output.
+pub(super) fn write(
+    output: Option<&Path>,
+    archive: impl FnOnce(&mut dyn Write) -> Result<(), CliError>,
+) -> Result<ExitCode, CliError> {
+    if let Some(path) = output.filter(|path| *path != Path::new("-")) {
+        return write_file(path, archive).map(|()| ExitCode::SUCCESS);
+    }
+    if std::io::stdout().is_terminal() {
+        return Err(CliError::new("cowardly refusing to save to a terminal")
+            .with_hint("use the -o flag or redirect standard output"));
+    }
+    // The error for a reader that went away reads like any other: what was said is enough.
+    let mut out = Tracked { inner: BufWriter::with_capacity(256 << 10, std::io::stdout().lock()), broken: false };
+    let written = archive(&mut out).and_then(|()| Ok(out.flush()?));
+    if !out.broken {
+        written?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,14 +78,21 @@ struct Tracked<W> {
     broken: bool,
 }
 
-impl<W: Write> Write for Tracked<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let result = self.inner.write(bytes);
+impl<W> Tracked<W> {
+    fn note<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
         self.broken |= result.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
         result
     }
+}
+
+impl<W: Write> Write for Tracked<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let result = self.inner.write(bytes);
+        self.note(result)
+    }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
+        let result = self.inner.flush();
+        self.note(result)
     }
 }

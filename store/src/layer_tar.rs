@@ -31,14 +31,29 @@ const MAX_USTAR_ID: u32 = 0o7_777_777;
 const MAX_USTAR_SIZE: u64 = 0o77_777_777_777;
 
 /// Why the folder is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose<'a> {
     /// The layer is in the store: leave it as it is.
     Read,
     /// An upperdir becomes a layer: sockets go, times lose their fractions (and what lies after `clamp`, seconds
     /// since 1970), overlay's private marks go.
     Normalise { clamp: Option<i64> },
+    /// Others write in it meanwhile; what `owner` has for its users and groups is written down.
+    Live { owner: &'a dyn Fn(u32, u32) -> (u32, u32) },
 }
+
+impl Purpose<'_> {
+    fn normalises(&self) -> bool {
+        matches!(self, Purpose::Normalise { .. })
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self, Purpose::Live { .. })
+    }
+}
+
+/// The end of a tar.
+pub(crate) const EMPTY_TAR: [u8; 1024] = [0; 1024];
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,23 +66,27 @@ pub(crate) struct Written {
 
 /// Writes the tar of the layer in `root` (its `fs/` or an upperdir nothing is mounted on).
 /// `marks` begins the names of overlay's attributes here.
-pub(crate) fn write_layer(root: BorrowedFd<'_>, purpose: Purpose, marks: &str, out: &mut dyn Write) -> Result<Written> {
+pub(crate) fn write_layer(
+    root: BorrowedFd<'_>,
+    purpose: Purpose<'_>,
+    marks: &str,
+    out: &mut dyn Write,
+) -> Result<Written> {
     let opaque_xattr = format!("{marks}opaque").into_bytes();
     let mut walk =
         Walk { out, purpose, opaque_xattr, written: Written::default(), links: HashMap::new(), path: Vec::new() };
-    if purpose != Purpose::Read {
+    if purpose.normalises() {
         walk.strip_private_marks(root, c".")?;
     }
     let folder = open_folder(root, c".").map_err(|e| walk.error("open", e))?;
     walk.folder(&folder, 0)?;
-    // The end of a tar: two empty blocks.
-    walk.put(&[0; 1024])?;
+    walk.put(&EMPTY_TAR)?;
     Ok(walk.written)
 }
 
 struct Walk<'a> {
     out: &'a mut dyn Write,
-    purpose: Purpose,
+    purpose: Purpose<'a>,
     /// The name of the mark of a folder that hides what is below.
     opaque_xattr: Vec<u8>,
     written: Written,
@@ -99,7 +118,7 @@ impl Walk<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(StoreError::io("write", "a layer's tar"))
+        self.out.write_all(bytes).map_err(StoreError::io("write", "the tar"))
     }
 
     fn folder(&mut self, folder: &OwnedFd, depth: usize) -> Result<()> {
@@ -119,7 +138,10 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, folder: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<()> {
-        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| self.error("stat", e))?;
+        let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) if self.purpose.is_live() => return Ok(()),
+            stat => stat.map_err(|e| self.error("stat", e))?,
+        };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
             return self.whiteout();
@@ -129,16 +151,17 @@ impl Walk<'_> {
             let why = "names beginning with .wh. are reserved for whiteouts in image layers".to_owned();
             return Err(StoreError::BadLayer { entry, why });
         }
-        match kind {
-            FileType::Socket if self.purpose != Purpose::Read => {
+        let done = match kind {
+            FileType::Socket if self.purpose.normalises() => {
                 rustix::fs::unlinkat(folder, name, AtFlags::empty()).map_err(|e| self.error("remove", e))
             }
             FileType::Socket => Ok(()),
             FileType::Directory => self.subfolder(folder, name, &stat, depth),
-            _ => {
-                self.file(folder, name, &stat, kind)?;
-                self.normalise(folder, name, &stat)
-            }
+            _ => self.file(folder, name, &stat, kind).and_then(|()| self.normalise(folder, name, &stat)),
+        };
+        match done {
+            Err(StoreError::Io { source, .. }) if self.purpose.is_live() && is_gone(&source) => Ok(()),
+            done => done,
         }
     }
 
@@ -172,16 +195,16 @@ impl Walk<'_> {
                 let header = Header { link: first, ..self.header_of(stat, EntryType::Link, Vec::new()) };
                 return self.header(&self.path.clone(), &header);
             }
-            self.links.insert(key, self.path.clone());
         }
         let xattrs = self.xattrs(at, name)?;
         let path = self.path.clone();
         match kind {
             FileType::RegularFile => {
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
+                let file = self.open_file(at, name)?;
                 let header = Header { size, ..self.header_of(stat, EntryType::Regular, xattrs) };
                 self.header(&path, &header)?;
-                self.content(at, name, size)
+                self.content(file, size)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(at, name, Vec::new()).map_err(|e| self.error("read link", e))?;
@@ -192,21 +215,34 @@ impl Walk<'_> {
             FileType::CharacterDevice => self.header(&path, &self.header_of(stat, EntryType::Char, xattrs)),
             FileType::BlockDevice => self.header(&path, &self.header_of(stat, EntryType::Block, xattrs)),
             _ => Err(self.error("archive", Errno::INVAL)),
+        }?;
+        if stat.st_nlink > 1 {
+            self.links.insert((stat.st_dev, stat.st_ino), path);
         }
+        Ok(())
     }
 
-    fn content(&mut self, at: BorrowedFd<'_>, name: &CStr, size: u64) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
+    fn open_file(&self, at: BorrowedFd<'_>, name: &CStr) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOATIME;
         let open = |flags| rustix::fs::openat(at, name, flags, Mode::empty());
         let file = open(flags).or_else(|_| open(flags - OFlags::NOATIME)).map_err(|e| self.error("open", e))?;
-        let mut content = File::from(file).take(size);
+        Ok(File::from(file))
+    }
+
+    fn content(&mut self, file: File, size: u64) -> Result<()> {
+        let mut content = file.take(size);
         let mut left = size;
         let mut buffer = vec![0; 128 << 10];
         while left > 0 {
             let read = content.read(&mut buffer).map_err(|e| self.error("read", e))?;
-            if read == 0 {
-                return Err(self.error("read (it shrank)", io::ErrorKind::UnexpectedEof));
-            }
+            let read = match read {
+                0 if self.purpose.is_live() => {
+                    buffer.fill(0);
+                    usize::try_from(left).unwrap_or(buffer.len()).min(buffer.len())
+                }
+                0 => return Err(self.error("read (it shrank)", io::ErrorKind::UnexpectedEof)),
+                read => read,
+            };
             self.put(&buffer[..read])?;
             left -= read as u64;
         }
@@ -217,11 +253,15 @@ impl Walk<'_> {
 
     fn header_of(&self, stat: &Stat, kind: EntryType, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Header {
         let device = matches!(kind, EntryType::Char | EntryType::Block);
+        let (uid, gid) = match self.purpose {
+            Purpose::Live { owner } => owner(stat.st_uid, stat.st_gid),
+            _ => (stat.st_uid, stat.st_gid),
+        };
         Header {
             kind,
             mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             mtime: self.clamped(stat.st_mtime),
             size: 0,
             link: Vec::new(),
@@ -271,7 +311,7 @@ impl Walk<'_> {
 
     /// Makes the entry on disk what its header says. Times last: all else changes them.
     fn normalise(&self, at: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<()> {
-        if self.purpose == Purpose::Read {
+        if !self.purpose.normalises() {
             return Ok(());
         }
         self.strip_private_marks(at, name)?;
@@ -290,6 +330,10 @@ impl Walk<'_> {
         let bytes = header.encode(path);
         self.put(&bytes)
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// Whether an attribute is overlay's, of either kind.
@@ -419,7 +463,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
     use std::process::{Command, Stdio};
 
-    fn tar_of(folder: &std::path::Path, purpose: Purpose) -> (Vec<u8>, Written) {
+    fn tar_of(folder: &std::path::Path, purpose: Purpose<'_>) -> (Vec<u8>, Written) {
         let mut bytes = Vec::new();
         let written =
             write_layer(File::open(folder).unwrap().as_fd(), purpose, "trusted.overlay.", &mut bytes).unwrap();
@@ -431,7 +475,7 @@ mod tests {
         archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
     }
 
-    const NORMALISE: Purpose = Purpose::Normalise { clamp: None };
+    const NORMALISE: Purpose<'_> = Purpose::Normalise { clamp: None };
 
     #[test]
     fn entries_are_sorted_and_overlays_marks_become_whiteouts() {
@@ -449,6 +493,57 @@ mod tests {
         let mut left = [0u8; 256];
         let length = rustix::fs::listxattr(root.join("b"), &mut left[..]).unwrap();
         assert_eq!(&left[..length], b"trusted.overlay.opaque\0");
+    }
+
+    /// Runs something as soon as the header of an entry was written.
+    struct At<'a> {
+        bytes: Vec<u8>,
+        entry: &'static [u8],
+        then: &'a dyn Fn(),
+    }
+
+    impl Write for At<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.bytes.extend_from_slice(bytes);
+            if bytes.starts_with(self.entry) {
+                (self.then)();
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_changes_meanwhile_spoils_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let block = vec![b'x'; 3 * (128 << 10) + 5];
+        std::fs::write(root.join("a"), &block).unwrap();
+        std::fs::write(root.join("b"), "b").unwrap();
+        std::fs::create_dir_all(root.join("c/d")).unwrap();
+        std::fs::write(root.join("z"), "z").unwrap();
+        let meanwhile = || {
+            File::options().write(true).open(root.join("a")).unwrap().set_len(7).unwrap();
+            std::fs::remove_file(root.join("b")).unwrap();
+            std::fs::remove_dir_all(root.join("c")).unwrap();
+        };
+        let mut out = At { bytes: Vec::new(), entry: b"a\0", then: &meanwhile };
+        let owner = |uid, gid| (uid + 1000, gid + 2000);
+        let folder = File::open(root).unwrap();
+        write_layer(folder.as_fd(), Purpose::Live { owner: &owner }, "trusted.overlay.", &mut out).unwrap();
+        assert_eq!(listed(&out.bytes), ["a", "z"]);
+        let mut archive = tar::Archive::new(out.bytes.as_slice());
+        let mut first = archive.entries().unwrap().next().unwrap().unwrap();
+        let meta = std::fs::metadata(root).unwrap();
+        let (uid, gid) = (u64::from(meta.uid()) + 1000, u64::from(meta.gid()) + 2000);
+        assert_eq!((first.header().uid().unwrap(), first.header().gid().unwrap()), (uid, gid));
+        let mut content = Vec::new();
+        first.read_to_end(&mut content).unwrap();
+        assert_eq!(content.len(), block.len());
+        assert!(content.starts_with(b"xxxxxxx\0") && content[7..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -26,16 +26,7 @@ use std::path::{Component, Path, PathBuf};
 /// The merged, read-only root of some layers' `fs` folders (lowest first). None where there are none.
 pub(crate) fn view(layers: &[PathBuf]) -> StepResult<Option<OwnedFd>> {
     let folders = layers.iter().map(|layer| linux::resolve::open_root(layer)).collect::<Result<Vec<_>, _>>()?;
-    match folders.len() {
-        0 => Ok(None),
-        1 => Ok(folders.into_iter().next()),
-        _ => {
-            let borrowed: Vec<BorrowedFd<'_>> = folders.iter().map(AsFd::as_fd).collect();
-            let options =
-                linux::mount::OverlayOptions { user_xattr: !linux::userns::is_initial(), ..Default::default() };
-            Ok(Some(linux::mount::overlay(&borrowed, None, options)?))
-        }
-    }
+    Ok(linux::mount::view(folders)?)
 }
 
 /// An upperdir being filled.

@@ -69,15 +69,23 @@ pub(crate) fn mount(layers: &[PathBuf], upper: &Path, folder: &Path, owners: Own
 pub(crate) fn view(folders: &[PathBuf]) -> Result<OwnedFd> {
     let opened = folders.iter().map(|path| open_root(path)).collect::<Result<Vec<OwnedFd>, _>>()?;
     let lowers: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
-    let options = OverlayOptions { user_xattr: !linux::userns::is_initial(), ..OverlayOptions::default() };
-    Ok(overlay(&lowers, None, options)?)
+    Ok(overlay(&lowers, None, OverlayOptions::default())?)
+}
+
+/// What [`mount`] shows, read-only and beside it: `upper` may be another mount's, and need not be there yet. None where there is
+/// nothing at all.
+pub(crate) fn snapshot(layers: &[PathBuf], upper: &Path, owners: Owners<'_>) -> Result<Option<OwnedFd>> {
+    let mut folders = layers.iter().map(|path| owners.open(path)).collect::<Result<Vec<OwnedFd>>>()?;
+    if upper.exists() {
+        folders.push(open_root(upper)?);
+    }
+    Ok(linux::mount::view(folders)?)
 }
 
 fn over(lowers: &[BorrowedFd<'_>], upper: &Path, work: &Path) -> Result<OwnedFd> {
     let upper = open_root(upper)?;
     let work = open_root(work)?;
-    let options = OverlayOptions { user_xattr: !linux::userns::is_initial(), ..OverlayOptions::default() };
-    Ok(overlay(lowers, Some((upper.as_fd(), work.as_fd())), options)?)
+    Ok(overlay(lowers, Some((upper.as_fd(), work.as_fd())), OverlayOptions::default())?)
 }
 
 /// The root folder's own owner and mode are the upper's: they must be the image's.

@@ -2,7 +2,7 @@
 //! which every docker, podman and skopeo reads.
 
 use super::Result;
-use crate::layer_tar::{Purpose, write_layer};
+use crate::layer_tar::{EMPTY_TAR, Purpose, write_layer};
 use crate::{ArchiveFormat, Image, Store, StoreError};
 use oci::{Descriptor, Document, Hasher, Index, Manifest, MediaType, Reference};
 use serde::Serialize;
@@ -72,9 +72,27 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the tar of a whole folder, as a layer of it would be.
-    pub fn tree_tar(&self, root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
-        write_layer(root, Purpose::Read, self.marks().prefix, out).map(drop)
+    /// Writes the tar of a whole folder, as a layer of it would be. No folder is an empty one.
+    pub fn tree_tar(&self, root: Option<BorrowedFd<'_>>, out: &mut dyn Write) -> Result<()> {
+        self.tar_for(Purpose::Read, root, out)
+    }
+
+    /// As [`Store::tree_tar`], of a folder in which others write meanwhile: what goes is left out, what shrinks ends in zeros. Each
+    /// file's user and group are those that `owner` has for them.
+    pub fn live_tar(
+        &self,
+        root: Option<BorrowedFd<'_>>,
+        owner: &dyn Fn(u32, u32) -> (u32, u32),
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        self.tar_for(Purpose::Live { owner }, root, out)
+    }
+
+    fn tar_for(&self, purpose: Purpose<'_>, root: Option<BorrowedFd<'_>>, out: &mut dyn Write) -> Result<()> {
+        match root {
+            Some(root) => write_layer(root, purpose, self.marks().prefix, out).map(drop),
+            None => out.write_all(&EMPTY_TAR).map_err(StoreError::io("write", "the tar")),
+        }
     }
 }
 
