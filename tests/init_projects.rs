@@ -1,5 +1,5 @@
 //! What `ctr init` writes for a project is built and run. The base images it names are made of Debian's packages, under
-//! their names. (Java's would be 300 MB of them, conda is not among them: tests/init.rs reads what is written for those.)
+//! their names. (Gradle's there is too old for the recipe, conda is not among them: tests/init.rs reads what is written for those.)
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,10 @@ fn base(env: &TestEnv, name: &str, packages: &str, more: &str) {
     env.write("base/ca.crt", std::fs::read(bundle).unwrap_or_default());
     let install = match packages {
         "" => String::new(),
-        _ => format!("RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends {packages}\n"),
+        // Java's packages want a folder that the smallest Debian has not.
+        _ => format!(
+            "RUN mkdir -p /usr/share/man/man1 && apt-get update -qq && apt-get install -qq -y --no-install-recommends {packages}\n"
+        ),
     };
     env.write("base/Containerfile", format!("FROM debian:bookworm\n{CERTIFICATES}{install}{more}"));
     env.invoke(["build", "-q", "-t", name, "base"]).limit(BUILD_LIMIT).run().ok();
@@ -169,4 +172,28 @@ fn go() {
     project(&env, &[("go.mod", "module app\n\ngo 1.19\n"), ("main.go", program)]);
     build(&env);
     env.ctr("run --rm app").ok().says("it answers");
+}
+
+#[test]
+fn java_with_maven() {
+    let env = TestEnv::with_debian();
+    // Debian's own repository of what Maven needs, in the place of Maven's.
+    let packages = "openjdk-17-jdk-headless maven maven-repo-helper libmaven-compiler-plugin-java \
+                    libmaven-jar-plugin-java libmaven-resources-plugin-java libsurefire-java";
+    let settings =
+        "<settings><localRepository>/usr/share/maven-repo</localRepository><offline>true</offline></settings>";
+    base(&env, "maven:3-eclipse-temurin-17", packages, &format!("RUN echo '{settings}' > /etc/maven/settings.xml\n"));
+    env.ctr("tag maven:3-eclipse-temurin-17 eclipse-temurin:17-jre").ok();
+    let pom = "<project><modelVersion>4.0.0</modelVersion><groupId>x</groupId><artifactId>app</artifactId><version>1</version>\n\
+               <properties><maven.compiler.release>17</maven.compiler.release></properties>\n\
+               <build><plugins><plugin><artifactId>maven-jar-plugin</artifactId><configuration><archive><manifest>\n\
+               <mainClass>x.App</mainClass></manifest></archive></configuration></plugin></plugins></build></project>\n";
+    let program = "package x;\nimport com.sun.net.httpserver.HttpServer;\n\
+                   public class App { public static void main(String[] words) throws Exception {\n\
+                   var server = HttpServer.create(new java.net.InetSocketAddress(8080), 0);\n\
+                   server.createContext(\"/\", exchange -> { var text = \"it answers\".getBytes();\n\
+                   exchange.sendResponseHeaders(200, text.length); exchange.getResponseBody().write(text); exchange.close(); });\n\
+                   server.start(); } }\n";
+    project(&env, &[("pom.xml", pom), ("src/main/java/x/App.java", program)]);
+    assert_eq!(serve(&env, "8080"), "it answers");
 }
