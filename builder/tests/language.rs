@@ -6,7 +6,7 @@ mod common;
 use builder::BuildRequest;
 use common::Home;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 /// What is looked at afterwards, in all layers (the topmost that has the file counts) and in the config.
@@ -51,6 +51,7 @@ fn home() -> Home {
         home.file(name, text);
     }
     symlink("a.txt", home.dir.path().join("context/link")).unwrap();
+    fs::set_permissions(home.dir.path().join("context/dir"), fs::Permissions::from_mode(0o700)).unwrap();
     home
 }
 
@@ -179,10 +180,25 @@ fn variables() {
                 &[Env("k", "one two"), Label("l", "three four"), Warns("LegacyKeyValueFormat")],
             ),
             ("ARG with several names", "FROM scratch\nARG A=1 B=2 C\nLABEL l=$A$B${C:-3}\n", &[Label("l", "123")]),
-            ("ENV beats ARG", "FROM scratch\nARG V=arg\nENV V=env\nLABEL l=$V\n", &[Label("l", "env")]),
+            (
+                "of ENV and ARG the later counts",
+                "FROM scratch\nARG V=arg\nENV V=env\nLABEL l=$V\nARG V=again\nLABEL m=$V\nENV W=$V\nLABEL n=$W\n",
+                &[Label("l", "env"), Label("m", "again"), Label("n", "again"), Env("V", "env")],
+            ),
             ("--build-arg beats the default", "FROM scratch\nARG G=no\nLABEL l=$G\n", &[Label("l", "given")]),
             (
-                "an ARG is the stage's own",
+                "an ARG is the stage's and of those built on it",
+                "FROM scratch AS a\nARG A=1 E=arg\nENV E=env\nARG E=later\nFROM a AS b\nLABEL l=$A m=$E\nARG A\nLABEL n=$A\n\
+                 FROM b\nARG A=2\nLABEL o=$A\n",
+                &[Label("l", "1"), Label("m", "env"), Label("n", "1"), Label("o", "2")],
+            ),
+            (
+                "the value from before FROM beats an inherited one",
+                "ARG A=global\nFROM scratch AS a\nARG A=own\nFROM a\nLABEL l=$A\nARG A\nLABEL m=$A\n",
+                &[Label("l", "own"), Label("m", "global")],
+            ),
+            (
+                "an ARG is not another stage's",
                 "FROM scratch AS a\nARG A=1\nFROM scratch\nLABEL l=${A:-none}\n",
                 &[Label("l", "none")],
             ),
@@ -248,6 +264,18 @@ fn copying() {
                 "FROM scratch\nCOPY dir /n\n",
                 &[File("n/x", "x"), File("n/sub/y", "y"), Absent("n/dir")],
             ),
+            ("globs that match nothing", "FROM scratch\nCOPY a.txt a.lock* /n/\n", &[File("n/a.txt", "a")]),
+            ("nothing at all", "FROM scratch\nCOPY a.lock* /n/\n", &[Absent("n")]),
+            (
+                "and not its mode",
+                "FROM scratch\nCOPY dir /n\nADD dir /m/\n",
+                &[Owned("n", 0o755, 0, 0), Owned("m", 0o755, 0, 0)],
+            ),
+            (
+                "nor its owner, which is --chown's",
+                "FROM scratch\nCOPY --chown=5:6 --chmod=700 dir /n\n",
+                &[Owned("n", 0o755, 5, 6)],
+            ),
             (
                 "relative to WORKDIR",
                 "FROM scratch\nWORKDIR /w\nCOPY a.txt .\nCOPY b.txt ../up\n",
@@ -305,6 +333,16 @@ fn copying() {
 fn configs() {
     check(
         &[
+            (
+                "an empty command, and a WORKDIR of nothing",
+                "FROM scratch\nWORKDIR /a\nWORKDIR $NOPE\nCMD\n",
+                &[Config("/config/Cmd", "[\"/bin/sh\",\"-c\",\"\"]"), Config("/config/WorkingDir", "\"/a\"")],
+            ),
+            (
+                "EXPOSE as others publish",
+                "FROM scratch\nEXPOSE 8080:80 127.0.0.1:53:53/udp\n",
+                &[Config("/config/ExposedPorts", "{\"80/tcp\":{},\"53/udp\":{}}"), Warns("ExposeInvalidFormat")],
+            ),
             (
                 "ENTRYPOINT clears the base's CMD",
                 "FROM scratch AS a\nCMD [\"c\"]\nFROM a\nENTRYPOINT [\"e\"]\n",
@@ -378,8 +416,8 @@ const LINT: &[(&str, &str, &str)] = &[
     ("UndefinedVar", "FROM scratch\nWORKDIR /x$NOPE\n", "FROM scratch\nENV PATH=/app:$PATH\n"),
     (
         "UndefinedVar",
-        "FROM scratch AS a\nARG A=1\nFROM a\nLABEL l=$A\n",
-        "FROM scratch AS a\nENV A=1\nFROM a\nLABEL l=$A\n",
+        "FROM scratch AS a\nARG A=1\nFROM scratch\nLABEL l=$A\n",
+        "FROM scratch AS a\nARG A=1 B\nFROM a\nLABEL l=$A$B\n",
     ),
     ("UndefinedVar", "FROM based\nLABEL a=$INHERIT\n", "FROM based\nLABEL a=$INHERITED\n"),
     ("UndefinedVar", "FROM scratch\nLABEL a=${BUILDARCH}\n", "FROM scratch\nARG BUILDARCH\nLABEL a=${BUILDARCH}\n"),

@@ -43,6 +43,9 @@ fn both_forms_and_heredocs_run(home: &Home) {
         "script /dev/pipes/EOF\n"
     );
     assert_eq!(home.output("FROM busybox\nSHELL [\"/bin/sh\", \"-exc\"]\nRUN echo x\n"), "+ echo x\nx\n");
+    let through = "FROM busybox\nSHELL [\"/bin/sh\", \"-exc\"]\nRUN <<EOF\n#!/bin/busybox sh\necho script\nEOF\n";
+    assert_eq!(home.output(through), "+ /dev/pipes/EOF\nscript\n");
+    home.build("FROM busybox\nRUN\n");
 }
 
 fn a_failed_process_says_its_line_code_and_last_words(home: &Home) {
@@ -87,6 +90,13 @@ fn secrets_reach_the_process_and_nothing_else(home: &Home) {
 
 fn caches_live_on_and_binds_are_read(home: &Home) {
     let add = "RUN --mount=type=cache,target=/c echo x >> /c/f && cat /c/f";
+    let here = "FROM busybox\nWORKDIR /w\nRUN --mount=type=tmpfs touch /w/t && ls\n";
+    assert_eq!(home.output(here), "t\n", "without a target a mount is at the working directory");
+    let error = home.try_build("FROM busybox\nRUN --mount=type=tmpfs true\n", |_| {}).err().unwrap();
+    assert!(error.to_string().contains("invalid mount target \"/\""), "{error}");
+    let shared = "FROM busybox\nARG U=7 M=750\nWORKDIR /v\nRUN --mount=type=cache,target=m,uid=$U,mode=0$M touch m/kept\n\
+                  WORKDIR /w\nRUN --mount=type=cache,target=m/ ls m && stat -c '%a %u' m\n";
+    assert_eq!(home.output(shared), "kept\n750 7\n", "a relative cache is one, wherever it is");
     assert_eq!(home.output(&format!("FROM busybox\n{add}\n")), "x\n");
     assert_eq!(home.output(&format!("FROM busybox\nENV changed=1\n{add}\n")), "x\nx\n");
     home.file("src/a", "A");

@@ -108,6 +108,7 @@ impl Build<'_> {
             folder_time_s: self.folder_time(&config),
             config,
             args: BTreeMap::new(),
+            declared: Vec::new(),
             cmd_set: false,
             undated: Vec::new(),
             base: Below::default(),

@@ -98,7 +98,8 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// ARG: `--build-arg` beats the default, which beats the value from before the first FROM.
+    /// ARG: `--build-arg` beats the default, which beats the value from before the first FROM, which beats that of the
+    /// stage this one is built on.
     fn declare_args(
         &self,
         state: &mut StageState,
@@ -117,10 +118,10 @@ impl Build<'_> {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
             });
-            match value {
-                Some(value) => state.args.insert(name.clone(), value),
-                None => state.args.remove(name),
-            };
+            state.args.extend(value.map(|value| (name.clone(), value)));
+            if !state.declared.contains(name) {
+                state.declared.push(name.clone());
+            }
         }
         Ok(format!("ARG {}", shown.join(" ")))
     }
@@ -169,18 +170,31 @@ fn expose(state: &mut StageState, texts: &[String], unset: &mut BTreeSet<String>
     Ok(format!("EXPOSE {}", shown.join(" ")))
 }
 
+/// `[[IP:]HOST:]PORT[-PORT][/PROTOCOL]`, of which the container's port counts: where it is published is not the image's
+/// to say.
 fn parse_ports(text: &str) -> Option<Vec<String>> {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_lowercase();
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return None;
     }
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    let (first, last) = match ports.split_once('-') {
-        Some((first, last)) => (number(first)?, number(last)?),
-        None => (number(ports)?, number(ports)?),
+    let ports = match ports.rsplit_once(':') {
+        None => ports,
+        Some((host, ports)) => {
+            let (ip, host) = host.rsplit_once(':').unwrap_or(("", host));
+            let is_ip = ip.is_empty() || ip.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+            ((host.is_empty() || parse_range(host).is_some()) && is_ip).then_some(ports)?
+        }
     };
-    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    let (first, last) = parse_range(ports)?;
+    Some((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+fn parse_range(text: &str) -> Option<(u16, u16)> {
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some((first, last))
 }
 
 /// A number or a name with or without SIG; which names the kernel has is the runtime's affair.
@@ -227,7 +241,10 @@ mod tests {
         assert_eq!(ports("80").as_deref(), Some("80/tcp"));
         assert_eq!(ports("53/UDP").as_deref(), Some("53/udp"));
         assert_eq!(ports("8000-8002/tcp").as_deref(), Some("8000/tcp 8001/tcp 8002/tcp"));
-        for bad in ["", "0", "65536", "a", "80/x", "9-8", "1:2", "-1"] {
+        for (mapped, port) in [("1:2", "2/tcp"), ("127.0.0.1:8080:80/udp", "80/udp"), ("[::1]::80/", "80/tcp")] {
+            assert_eq!(ports(mapped).as_deref(), Some(port));
+        }
+        for bad in ["", "0", "65536", "a", "80/x", "9-8", "1:", "a:2", "x:1:2", "-1"] {
             assert_eq!(ports(bad), None, "{bad}");
         }
         assert!(["SIGTERM", "term", "9", "SIGRTMIN+3"].into_iter().all(is_signal));

@@ -4,6 +4,7 @@ use super::copy::Copy;
 use super::state::StageState;
 use super::{Build, Step};
 use crate::cache::Ingredients;
+use crate::event::OutputStream;
 use crate::fetch::{GitContext, RemoteFile, is_url, progress};
 use crate::ignore::IgnoreRules;
 use crate::instruction::heredoc_of_word;
@@ -67,6 +68,10 @@ impl Build<'_> {
                 items.push(item);
             }
         }
+        if items.is_empty() {
+            let said = format!("nothing matches {}: nothing is copied\n", copy.sources.join(" "));
+            step.output(OutputStream::Stderr, said.as_bytes());
+        }
         Ok((items, opened))
     }
 
@@ -123,7 +128,8 @@ impl Build<'_> {
         let tree = || tree.ok_or_else(|| StepError::wrong("nothing to copy from"));
         match item {
             Item::Bytes { bytes, .. } => writer.bytes(target, bytes, &plain(HEREDOC_MODE, copy.time_s)),
-            Item::Files { selected, manifest, .. } => {
+            Item::Files { selected, manifest, relative } => {
+                let placement = Placement { contents_only: relative.is_none(), ..placement };
                 writer.copy(tree()?, &selected.path, manifest, target, &placement)
             }
             Item::Archive { selected, .. } => {

@@ -75,20 +75,24 @@ impl Build<'_> {
         unset: &mut BTreeSet<String>,
     ) -> StepResult<Vec<Prepared>> {
         let mut prepared = Vec::new();
-        for mount in &run.mounts {
-            let mut expand = |text: &Option<String>| text.as_ref().map(|text| state.word(text, unset)).transpose();
-            let (target, source, id) = (expand(&mount.target)?, expand(&mount.source)?, expand(&mount.id)?);
+        for mount in &expanded(state, run, unset)? {
+            let (source, id) = (mount.source.clone(), mount.id.clone());
             let absolute = |text: &str| super::workdir::absolute(state.working_dir(), text).display().to_string();
-            let target = target.map(|text| absolute(&text));
+            let target = mount.target.as_deref().map(absolute);
+            let place = || target.clone().unwrap_or_else(|| absolute("."));
+            if !matches!(mount.kind, MountKind::Secret | MountKind::Ssh) && place() == "/" {
+                let hint = "name a folder: target=…".to_owned();
+                return Err(StepError::with_hint("invalid mount target \"/\"", hint));
+            }
             match mount.kind {
                 MountKind::Tmpfs => prepared.push(Prepared {
-                    target: target.unwrap_or_default(),
+                    target: place(),
                     identity: format!("tmpfs {:?}", mount.size_bytes),
                     source: Source::Tmpfs { size_bytes: mount.size_bytes },
                     read_only: false,
                 }),
                 MountKind::Cache => {
-                    prepared.push(self.cache(stage, mount, target.unwrap_or_default(), id, source.as_deref(), step)?);
+                    prepared.push(self.cache(stage, mount, place(), id, source.as_deref(), step)?);
                 }
                 MountKind::Secret => {
                     let id = id.or(source).or_else(|| base_name(target.as_deref()?)).unwrap_or_default();
@@ -100,7 +104,7 @@ impl Build<'_> {
                 }
                 MountKind::Bind => {
                     let source = source.unwrap_or_else(|| "/".to_owned());
-                    prepared.push(self.bind(stage, mount, target.unwrap_or_default(), &source, step)?);
+                    prepared.push(self.bind(stage, mount, place(), &source, step)?);
                 }
             }
         }
@@ -141,7 +145,8 @@ impl Build<'_> {
         source: Option<&str>,
         step: &Step<'_, '_>,
     ) -> StepResult<Prepared> {
-        let mut id = id.unwrap_or_else(|| target.clone());
+        // As written: one of `node_modules` is the same wherever the working directory is.
+        let mut id = id.unwrap_or_else(|| clean(mount.target.as_deref().unwrap_or_default()));
         let mut begin = None;
         match &mount.from {
             Some(from) => {
@@ -206,7 +211,7 @@ impl Build<'_> {
                 return Ok(made);
             }
         }
-        let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
+        let target = target.unwrap_or_else(|| format!("/run/secrets/{}", base_name(id).as_deref().unwrap_or(id)));
         let source = match &secret.source {
             // The file itself: no copy of a secret is left behind by whatever happens to this process.
             SecretSource::File(path) if (mount.mode, mount.uid, mount.gid) == (None, None, None) => {
@@ -223,6 +228,22 @@ impl Build<'_> {
         made.push(prepared(target, source));
         Ok(made)
     }
+}
+
+/// A step's mounts, the variables in them replaced.
+pub(super) fn expanded(
+    state: &StageState,
+    run: &RunInstruction,
+    unset: &mut BTreeSet<String>,
+) -> StepResult<Vec<Mount>> {
+    let mut expand = |text: &str| state.word(text, unset).map_err(|error| error.to_string());
+    run.mounts.iter().map(|mount| mount.expanded(&mut expand).map_err(StepError::wrong)).collect()
+}
+
+/// A path without `.`, `..` and needless slashes, absolute only if it was.
+fn clean(path: &str) -> String {
+    let done = super::workdir::absolute("/", path).display().to_string();
+    if path.starts_with('/') { done } else { done.trim_start_matches('/').to_owned() }
 }
 
 /// The one file or folder a mount's source names.

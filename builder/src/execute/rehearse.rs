@@ -66,9 +66,7 @@ impl Build<'_> {
             }
             Instruction::Copy(copy) => drop(Copy::new(state, copy, unset)?),
             Instruction::Run(run) => {
-                for text in run.mounts.iter().flat_map(|mount| [&mount.target, &mount.source, &mount.id]).flatten() {
-                    state.word(text, unset)?;
-                }
+                super::mounts::expanded(state, run, unset)?;
             }
             other => self.configure(state, other, unset)?,
         }

@@ -167,8 +167,9 @@ impl Script {
             && text.split_whitespace().count() == 1
         {
             if only.content.starts_with("#!") {
+                // The shell starts it: a SHELL as `conda run …` is wanted for its environment.
                 let path = format!("/dev/pipes/{}", only.name);
-                return Script { argv: vec![path], file: Some((only.name.clone(), only.content.clone())) };
+                return Script { argv: in_shell(path), file: Some((only.name.clone(), only.content.clone())) };
             }
             return Script { argv: in_shell(only.content.clone()), file: None };
         }
@@ -190,18 +191,19 @@ impl Script {
     }
 }
 
-/// ENV and the ARGs it does not hide.
+/// ENV and ARGs, of which the later counts.
 fn environment(state: &StageState) -> impl Iterator<Item = (String, String)> {
+    let args = || state.args.iter().filter(|(name, _)| !PROXY_ARGS.contains(&name.as_str()));
     let env = state.config.config.env.iter().filter_map(|line| line.split_once('='));
-    let args = state.args.iter().filter(|(name, _)| state.env(name).is_none() && !PROXY_ARGS.contains(&name.as_str()));
-    env.map(|(name, value)| (name.to_owned(), value.to_owned())).chain(args.map(|(n, v)| (n.clone(), v.clone())))
+    let env = env.filter(move |(name, _)| !args().any(|(hiding, _)| hiding == name));
+    env.map(|(name, value)| (name.to_owned(), value.to_owned())).chain(args().map(|(n, v)| (n.clone(), v.clone())))
 }
 
 /// `RUN |2 A=1 B=2 /bin/sh -c make`, as docker's history has it.
 fn history_text(state: &StageState, argv: &[String]) -> String {
-    let args: Vec<String> = (state.args.iter())
-        .filter(|(name, _)| !PROXY_ARGS.contains(&name.as_str()))
-        .map(|(name, value)| format!("{name}={value}"))
+    let args: Vec<String> = (state.declared.iter())
+        .filter(|name| !PROXY_ARGS.contains(&name.as_str()))
+        .map(|name| format!("{name}={}", state.variable(name).unwrap_or_default()))
         .collect();
     match args.len() {
         0 => format!("RUN {}", argv.join(" ")),

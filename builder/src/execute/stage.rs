@@ -113,7 +113,8 @@ impl Build<'_> {
     }
 
     pub(super) fn warn_unset(&self, state: &StageState, located: &Located, unset: &BTreeSet<String>) {
-        for name in unset {
+        // An ARG without a value is declared all the same.
+        for name in unset.iter().filter(|name| !state.declared.contains(name)) {
             let near = state.near(name).map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
             self.warn("UndefinedVar", located.span, format!("Usage of undefined variable '${name}'{near}"));
         }

@@ -19,8 +19,10 @@ pub(crate) struct StageState {
     pub(super) layers: Vec<Layer>,
     /// The image's config, all but its layers and dates.
     pub(super) config: ImageConfig,
-    /// ARGs that have a value here.
+    /// ARGs that have a value here and no later ENV's.
     pub(super) args: BTreeMap<String, String>,
+    /// The names of all ARGs there were, with a value or without, in order.
+    pub(super) declared: Vec<String>,
     /// This stage set CMD itself: its ENTRYPOINT leaves it alone.
     pub(super) cmd_set: bool,
     /// History entries whose date is that of the whole image.
@@ -43,9 +45,11 @@ pub(crate) struct Below {
 }
 
 impl StageState {
-    /// What a stage FROM this one begins with: its ARGs are its own.
+    /// What a stage FROM this one begins with: its ARGs too, but what ENV says comes first again.
     pub(super) fn inherited(&self) -> StageState {
-        StageState { args: BTreeMap::new(), cmd_set: false, base: Below::default(), ..self.clone() }
+        let mut args = self.args.clone();
+        args.retain(|name, _| self.env(name).is_none());
+        StageState { args, cmd_set: false, base: Below::default(), ..self.clone() }
     }
 
     pub(super) fn diff_ids(&self) -> Vec<Digest> {
@@ -56,9 +60,9 @@ impl StageState {
         self.layers.iter().map(|layer| layer.folder.clone()).collect()
     }
 
-    /// The value of a variable: ENV beats ARG.
+    /// The value of a variable: of ENV and ARG the later counts.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
-        self.env(name).map(str::to_owned).or_else(|| self.args.get(name).cloned())
+        self.args.get(name).cloned().or_else(|| self.env(name).map(str::to_owned))
     }
 
     pub(super) fn env(&self, name: &str) -> Option<&str> {
@@ -73,6 +77,7 @@ impl StageState {
     }
 
     pub(super) fn set_env(&mut self, name: &str, value: &str) {
+        self.args.remove(name);
         let line = format!("{name}={value}");
         let env = &mut self.config.config.env;
         match env.iter_mut().find(|old| old.split_once('=').is_some_and(|(key, _)| key == name)) {

@@ -21,9 +21,7 @@ impl Build<'_> {
         unset: &mut BTreeSet<String>,
     ) -> StepResult<bool> {
         let text = state.word(text, unset)?;
-        if text.is_empty() {
-            return Err(StepError::wrong("WORKDIR names no folder: its variables are empty"));
-        }
+        // Of variables that are empty it is the folder it was: what was not set is warned of.
         let path = absolute(state.working_dir(), &text);
         state.config.config.working_dir = path.display().to_string();
         let user = state.config.config.user.clone();

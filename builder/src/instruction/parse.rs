@@ -57,7 +57,8 @@ fn parse(node: &Node, escape: char, source: &Source) -> Result<Instruction, Buil
         Some(list) => list.clone(),
         None => node.arguments.split_whitespace().map(str::to_owned).collect(),
     };
-    if node.arguments.is_empty() {
+    // An empty command is one, as docker sees it.
+    if node.arguments.is_empty() && !matches!(keyword.as_str(), "CMD" | "ENTRYPOINT") {
         return Err(source.error(node.span, format!("{keyword} requires {}", wanted(&keyword))));
     }
     Ok(match keyword.as_str() {

@@ -18,11 +18,13 @@ pub(crate) struct RunInstruction {
     pub(crate) insecure: bool,
 }
 
-/// One `--mount`. Paths are unexpanded.
+/// One `--mount`. As it stands in the recipe its values are unexpanded: see [`Mount::expanded`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
+    /// As written.
+    text: String,
     pub(crate) kind: MountKind,
-    /// Where; a secret may leave it out.
+    /// Where; without it a secret or agent has a place of its own, anything else is at the working directory.
     pub(crate) target: Option<String>,
     /// From which stage or image; none is the context (bind) or the builder's own store (cache).
     pub(crate) from: Option<String>,
@@ -68,7 +70,8 @@ pub(super) fn parse(node: &Node, source: &Source) -> Result<RunInstruction, Buil
     let network = flags.one("network")?;
     let security = flags.one("security")?;
     flags.finish()?;
-    let mounts = mounts.iter().map(|text| parse_mount(text, node, source)).collect::<Result<_, _>>()?;
+    let parse = |text: &String| Mount::parse(text, None).map_err(|why| source.error(node.span, why));
+    let mounts = mounts.iter().map(parse).collect::<Result<_, _>>()?;
     let network = match network.as_deref() {
         None => None,
         Some("default") => Some(BuildNetwork::Default),
@@ -91,32 +94,50 @@ pub(super) fn parse(node: &Node, source: &Source) -> Result<RunInstruction, Buil
         Some(arguments) => Command::Exec(arguments.clone()),
         None => Command::Shell(node.arguments.clone()),
     };
-    if matches!(&command, Command::Shell(text) if text.is_empty()) {
-        return Err(source.error(node.span, "RUN needs a command"));
-    }
     if matches!(&command, Command::Exec(arguments) if arguments.first().is_none_or(String::is_empty)) {
         return Err(source.error(node.span, "RUN needs a command: its list is empty"));
     }
     Ok(RunInstruction { command, heredocs: node.heredocs.clone(), mounts, network, insecure })
 }
 
-const KEYS: [&str; 13] =
-    ["type", "target", "source", "from", "ro", "rw", "id", "required", "mode", "uid", "gid", "sharing", "size"];
+const KEYS: [&str; 16] = [
+    "type",
+    "target",
+    "source",
+    "from",
+    "ro",
+    "rw",
+    "id",
+    "required",
+    "mode",
+    "uid",
+    "gid",
+    "sharing",
+    "size",
+    "env",
+    "readonly",
+    "readwrite",
+];
 
-fn parse_mount(text: &str, node: &Node, source: &Source) -> Result<Mount, BuildError> {
-    let fail = |why: String| source.error(node.span, format!("invalid --mount={text}: {why}"));
-    let fields = split_csv(text);
-    let kind_text = fields.iter().find_map(|field| field.strip_prefix("type=")).unwrap_or("bind");
-    let kind = match kind_text {
-        "bind" => MountKind::Bind,
-        "cache" => MountKind::Cache,
-        "tmpfs" => MountKind::Tmpfs,
-        "secret" => MountKind::Secret,
-        "ssh" => MountKind::Ssh,
-        other => return Err(fail(format!("unknown type {other:?}: expected bind, cache, tmpfs, secret or ssh"))),
-    };
+/// Turns a value's variables into what they are worth.
+type Expand<'e> = &'e mut dyn FnMut(&str) -> Result<String, String>;
+
+impl Mount {
+    /// The mount with its variables expanded.
+    pub(crate) fn expanded(&self, expand: Expand<'_>) -> Result<Mount, String> {
+        Mount::parse(&self.text, Some(expand))
+    }
+
+    /// Without `expand`, what variables stand in is not yet known, and not yet checked.
+    fn parse(text: &str, expand: Option<Expand<'_>>) -> Result<Mount, String> {
+        parse_mount(text, expand).map_err(|why| format!("invalid --mount={text}: {why}"))
+    }
+}
+
+fn parse_mount(text: &str, mut expand: Option<Expand<'_>>) -> Result<Mount, String> {
     let mut mount = Mount {
-        kind,
+        text: text.to_owned(),
+        kind: MountKind::Bind,
         target: None,
         from: None,
         source: None,
@@ -130,49 +151,78 @@ fn parse_mount(text: &str, node: &Node, source: &Source) -> Result<Mount, BuildE
         size_bytes: None,
         env: None,
     };
-    for field in &fields {
-        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+    let mut is_open = false;
+    for field in split_csv(text) {
+        let (key, written) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         let lower = key.to_ascii_lowercase();
-        let needed = || value.map(str::to_owned).ok_or_else(|| fail(format!("{key} needs a value")));
-        let boolean = || match value {
+        if lower == "from" && written.is_some_and(|text| text.contains('$')) {
+            return Err("'from' doesn't support variable expansion, define alias stage instead".to_owned());
+        }
+        let value = match (written, &mut expand) {
+            (Some(text), Some(expand)) => Some(expand(text)?),
+            (text, _) => text.map(str::to_owned),
+        };
+        let is_variable = expand.is_none() && written.is_some_and(|text| text.contains('$'));
+        is_open |= is_variable;
+        mount.set(&lower, value, is_variable)?;
+    }
+    if !is_open {
+        check_keys(&mount)?;
+    }
+    Ok(mount)
+}
+
+impl Mount {
+    /// Takes one `key=value`; of one that `is_variable`, only what may be any text.
+    fn set(&mut self, key: &str, value: Option<String>, is_variable: bool) -> Result<(), String> {
+        let needed = || value.clone().ok_or_else(|| format!("{key} needs a value"));
+        let boolean = || match value.as_deref() {
             None => Ok(true),
-            Some(text) => parse_bool(text).ok_or_else(|| fail(format!("{key}: {text:?} is neither true nor false"))),
+            Some(text) => parse_bool(text).ok_or_else(|| format!("{key}: {text:?} is neither true nor false")),
         };
         let number = |radix| {
             let text = needed()?;
-            u32::from_str_radix(&text, radix).map_err(|_| fail(format!("{key}: {text:?} is no number")))
+            u32::from_str_radix(&text, radix).map_err(|_| format!("{key}: {text:?} is no number"))
         };
-        match lower.as_str() {
-            "type" => {}
-            "target" | "dst" | "destination" => mount.target = Some(needed()?),
-            "source" | "src" => mount.source = Some(needed()?),
-            "from" => mount.from = Some(needed()?),
-            "ro" | "readonly" => mount.read_only = Some(boolean()?),
-            "rw" | "readwrite" => mount.read_only = Some(!boolean()?),
-            "id" => mount.id = Some(needed()?),
-            "required" => mount.required = boolean()?,
-            "mode" => mount.mode = Some(number(8)? & 0o7777),
-            "uid" => mount.uid = Some(number(10)?),
-            "gid" => mount.gid = Some(number(10)?),
-            "sharing" => mount.sharing = parse_sharing(&needed()?).map_err(&fail)?,
-            "size" => mount.size_bytes = Some(parse_size(&needed()?).ok_or_else(|| fail("size is no size".into()))?),
-            "env" => mount.env = Some(needed()?),
+        match key {
+            "target" | "dst" | "destination" => self.target = Some(needed()?),
+            "source" | "src" => self.source = Some(needed()?),
+            "from" => self.from = Some(needed()?),
+            "id" => self.id = Some(needed()?),
+            "env" => self.env = Some(needed()?),
+            key if is_variable && KEYS.contains(&key) => {}
+            "type" => self.kind = parse_kind(&needed()?)?,
+            "ro" | "readonly" => self.read_only = Some(boolean()?),
+            "rw" | "readwrite" => self.read_only = Some(!boolean()?),
+            "required" => self.required = boolean()?,
+            "mode" => self.mode = Some(number(8)? & 0o7777),
+            "uid" => self.uid = Some(number(10)?),
+            "gid" => self.gid = Some(number(10)?),
+            "sharing" => self.sharing = parse_sharing(&needed()?)?,
+            "size" => self.size_bytes = Some(parse_size(&needed()?).ok_or("size is no size")?),
             _ => {
-                let near = nearest(&lower, KEYS).map_or(String::new(), |near| format!(": did you mean {near}?"));
-                return Err(fail(format!("unknown key {key:?}{near}")));
+                let near = nearest(key, KEYS).map_or(String::new(), |near| format!(": did you mean {near}?"));
+                return Err(format!("unknown key {key:?}{near}"));
             }
         }
+        Ok(())
     }
-    check_keys(&mount).map_err(fail)?;
-    Ok(mount)
+}
+
+fn parse_kind(text: &str) -> Result<MountKind, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "bind" => Ok(MountKind::Bind),
+        "cache" => Ok(MountKind::Cache),
+        "tmpfs" => Ok(MountKind::Tmpfs),
+        "secret" => Ok(MountKind::Secret),
+        "ssh" => Ok(MountKind::Ssh),
+        _ => Err(format!("unknown type {text:?}: expected bind, cache, tmpfs, secret or ssh")),
+    }
 }
 
 /// Keys that mean nothing for a type are errors, as they are docker's.
 fn check_keys(mount: &Mount) -> Result<(), String> {
     let secret_like = matches!(mount.kind, MountKind::Secret | MountKind::Ssh);
-    if mount.target.is_none() && !secret_like {
-        return Err("no target".to_owned());
-    }
     if mount.from.is_some() && !matches!(mount.kind, MountKind::Bind | MountKind::Cache) {
         return Err("from is for bind and cache mounts".to_owned());
     }
@@ -192,7 +242,7 @@ fn check_keys(mount: &Mount) -> Result<(), String> {
 }
 
 fn parse_sharing(text: &str) -> Result<Sharing, String> {
-    match text {
+    match text.to_ascii_lowercase().as_str() {
         "shared" => Ok(Sharing::Shared),
         "private" => Ok(Sharing::Private),
         "locked" => Ok(Sharing::Locked),
@@ -200,10 +250,10 @@ fn parse_sharing(text: &str) -> Result<Sharing, String> {
     }
 }
 
-/// `64m`, `1g`, bytes without a unit.
+/// `64m`, `1GiB`, bytes without a unit.
 fn parse_size(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let lower = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
     let (number, shift) = match lower.as_bytes().last()? {
         b'k' => (&lower[..lower.len() - 1], 10),
         b'm' => (&lower[..lower.len() - 1], 20),

@@ -79,11 +79,35 @@ fn mounts_are_typed() {
     assert!(run.mounts[0].required);
     assert_eq!((run.mounts[1].sharing, run.mounts[1].mode), (Sharing::Locked, Some(0o700)));
     assert_eq!(run.mounts[2].read_only, Some(false));
-    for bad in
-        ["target=/x,size=1m", "type=cache", "type=tmpfs,target=/x,from=y", "target=/x,env=Y", "target=/x,required"]
+    for bad in ["target=/x,size=1m", "type=tmpfs,target=/x,from=y", "target=/x,env=Y", "target=/x,required", "from=$X"]
     {
         assert!(error(&format!("RUN --mount={bad} x")).contains("invalid --mount"), "{bad}");
     }
+}
+
+#[test]
+fn mounts_hold_variables_in_every_value() {
+    let Instruction::Run(run) =
+        one("RUN --mount=type=$T,uid=$U,mode=0$M,sharing=$S,target=/x,size=$Z --mount=from=b x")
+    else {
+        panic!()
+    };
+    assert_eq!((run.mounts[1].kind, run.mounts[1].target.as_deref()), (MountKind::Bind, None));
+    let mut values = |text: &str| {
+        let known = [("$T", "Cache"), ("$U", "5"), ("0$M", "0750"), ("$S", "LOCKED"), ("$Z", "1GiB")];
+        Ok(known.into_iter().find(|(name, _)| *name == text).map_or(text, |(_, value)| value).to_owned())
+    };
+    let why = run.mounts[0].expanded(&mut values).unwrap_err();
+    assert!(why.ends_with("size is for tmpfs mounts"), "{why}");
+    let Instruction::Run(run) = one("RUN --mount=type=$T,uid=$U,mode=0$M,sharing=$S,target=/x x") else { panic!() };
+    let mount = run.mounts[0].expanded(&mut values).unwrap();
+    assert_eq!(
+        (mount.kind, mount.uid, mount.mode, mount.sharing),
+        (MountKind::Cache, Some(5), Some(0o750), Sharing::Locked)
+    );
+    let why = run.mounts[0].expanded(&mut |text| Ok(text.replace('$', "no"))).unwrap_err();
+    assert!(why.contains("unknown type \"noT\""), "{why}");
+    assert_eq!(one("RUN"), one("RUN "));
 }
 
 #[test]
@@ -112,6 +136,7 @@ fn healthchecks_and_triggers_are_checked() {
     assert!(error("ONBUILD FROM a").contains("FROM isn't allowed as an ONBUILD trigger"));
     assert!(error("ONBUILD RNU a").contains("unknown instruction: RNU"));
     assert!(error("SHELL x").contains("SHELL requires the arguments to be in JSON form"));
+    assert_eq!(one("CMD"), Instruction::Cmd(Command::Shell(String::new())));
     assert!(error("WORKDIR").contains("WORKDIR requires exactly one argument"));
 }
 

@@ -163,6 +163,8 @@ fn ignored_files_are_not_there() {
     };
     assert_eq!(names("*"), "b.txt d e");
     assert_eq!(names("d/[k-z]*"), "d/keep");
+    assert_eq!(names("d/none*"), "");
+    assert!(tree("").select("none/x*").is_err());
     let error = tree("*.md").select("a.md").unwrap_err();
     assert!(matches!(error, StepError::Wrong { hint: Some(hint), .. } if hint.contains("ignore file")));
     let error = tree("").select("b.tyt").unwrap_err();

@@ -22,6 +22,8 @@ pub(crate) struct Placement {
     pub(crate) follow_links: bool,
     /// The time of all that is copied, instead of its own.
     pub(crate) time_s: Option<i64>,
+    /// Of a folder only what is in it is copied: where it goes is a folder as any that is made on the way.
+    pub(crate) contents_only: bool,
 }
 
 impl LayerWriter {
@@ -42,6 +44,9 @@ impl LayerWriter {
                 false => below(to, &entry.path),
             };
             match &entry.kind {
+                Kind::Folder if placement.contents_only && entry.path.as_os_str().is_empty() => {
+                    self.make_folders(&target)?;
+                }
                 Kind::Folder => self.folder(&target, &attributes, entry.path.as_os_str().is_empty())?,
                 Kind::File { .. } => self.file(tree, &below(start, &entry.path), entry, &target, &attributes)?,
                 Kind::Link { target: text } => self.link(&target, text, &attributes)?,

@@ -23,7 +23,8 @@ pub(crate) struct Selected {
 }
 
 impl Tree {
-    /// What a source text names, in order. A plain path that is not there, or a glob without a match, is an error.
+    /// What a source text names, in order. A plain path that is not there is an error, a glob without a match is not –
+    /// `COPY app.toml app.lock* ./` takes what there is – but the folder that it looks into has to be there.
     pub(crate) fn select(&self, source: &str) -> StepResult<Vec<Selected>> {
         let mut globs = Vec::new();
         for component in Path::new(source).components() {
@@ -53,7 +54,10 @@ impl Tree {
             let Some(found) = found.filter(|_| !ignored) else { continue };
             selected.push(Selected { named: path, path: real, is_folder: found == Found::Folder });
         }
-        if selected.is_empty() { Err(self.not_found(source)) } else { Ok(selected) }
+        let plain: PathBuf = parsed.iter().map_while(Glob::literal).collect();
+        let is_glob = plain.components().count() < parsed.len();
+        let may_be_empty = is_glob && self.resolve(&plain)?.found == Some(Found::Folder);
+        if selected.is_empty() && !may_be_empty { Err(self.not_found(source)) } else { Ok(selected) }
     }
 
     fn matches(&self, folders: &[PathBuf], glob: &Glob) -> StepResult<Vec<PathBuf>> {
