@@ -3,8 +3,8 @@
 //! Not gitignore's rules: a pattern is always anchored at the context's root, `*` stops at `/`, `**` does not, and
 //! the last match wins. What lies under a matched folder is matched with it, unless a later `!` re-admits it.
 
+use crate::context_file;
 use crate::step_error::{StepError, StepResult};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// More rules than any real ignore file has.
@@ -228,7 +228,7 @@ fn parse_class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<G
 
 /// Whether an ignore file of this text hides a path of its context; None where the text is no ignore file.
 pub fn ignores(rules: &str, path: &Path) -> Option<bool> {
-    let clean: PathBuf = path.components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
+    let clean: PathBuf = path.components().filter(is_name).collect();
     IgnoreRules::parse(rules).ok().map(|rules| rules.ignores(&clean))
 }
 
@@ -241,26 +241,21 @@ pub(crate) fn ignore_rules(context: &Path, containerfile: Option<&Path>) -> Step
     });
     let in_context = [".containerignore", ".dockerignore"].map(|name| context.join(name));
     for path in beside.into_iter().chain(in_context) {
-        let Some(text) = read_ignore_file(&path)? else { continue };
-        return IgnoreRules::parse(&text).map_err(|error| StepError::wrong(format!("{}: {error}", path.display())));
+        // Beside a recipe that the user named it is his own file.
+        let inner = path.strip_prefix(context).ok().filter(|inner| inner.components().all(|c| is_name(&c)));
+        let text = match inner {
+            Some(inner) => context_file::read_in(context, inner, MAX_IGNORE_FILE_BYTES),
+            None => context_file::read(&path, MAX_IGNORE_FILE_BYTES),
+        };
+        let Some(text) = text.map_err(|e| StepError::io("read", &path, e))? else { continue };
+        let rules = IgnoreRules::parse(&String::from_utf8_lossy(&text));
+        return rules.map_err(|error| StepError::wrong(format!("{}: {error}", path.display())));
     }
     Ok(IgnoreRules::default())
 }
 
-fn read_ignore_file(path: &Path) -> StepResult<Option<String>> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(StepError::io("read", path, error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_IGNORE_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| StepError::io("read", path, e))?;
-    if bytes.len() as u64 > MAX_IGNORE_FILE_BYTES {
-        return Err(StepError::wrong(format!("{} is larger than {MAX_IGNORE_FILE_BYTES} bytes", path.display())));
-    }
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+fn is_name(component: &std::path::Component<'_>) -> bool {
+    matches!(component, std::path::Component::Normal(_))
 }
 
 #[cfg(test)]

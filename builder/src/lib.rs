@@ -11,6 +11,7 @@
 //! No part prints or reads the environment: what there is to tell goes out as [`BuildEvent`]s.
 
 mod cache;
+mod context_file;
 mod error;
 mod event;
 mod execute;

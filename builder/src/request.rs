@@ -1,9 +1,9 @@
 //! What a build is asked for: everything the command line says, already parsed.
 
-use crate::{BuildError, CacheOrigin, NamedContext, Secret, SshAgent};
+use crate::{BuildError, CacheOrigin, NamedContext, Secret, SshAgent, context_file};
 use oci::{Platform, Reference};
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A build, wholly described. `BuildRequest::new` gives the defaults.
@@ -117,15 +117,15 @@ impl Containerfile {
         Containerfile { name: name.into(), text: text.into(), path: None }
     }
 
-    /// Reads `file`, or what a build in `context` uses where no file is named: `Containerfile`, else `Dockerfile`.
+    /// Reads `file`, or what a build in `context` uses where no file is named: `Containerfile`, else `Dockerfile`. What is
+    /// the context's own may be a link, but not to anything outside.
     ///
     /// As docker has it, a relative `file` is relative to the caller's directory.
     pub fn find(context: &Path, file: Option<&Path>) -> Result<Containerfile, BuildError> {
-        let folder_file = |name| context.join(name);
         let Some(path) = file else {
             for name in ["Containerfile", "Dockerfile"] {
-                if let Some(text) = read_bounded(&folder_file(name))? {
-                    return Ok(Containerfile { name: name.to_owned(), text, path: Some(folder_file(name)) });
+                if let Some(found) = Containerfile::of_context(context, Path::new(name))? {
+                    return Ok(found);
                 }
             }
             let message = format!(
@@ -134,28 +134,30 @@ impl Containerfile {
             );
             return Err(BuildError::NoContainerfile { message });
         };
-        let text = read_bounded(path)?.ok_or_else(|| {
-            let message = format!("failed to read Containerfile: open {}: no such file or directory", path.display());
-            BuildError::NoContainerfile { message }
-        })?;
+        let text = context_file::read(path, MAX_CONTAINERFILE_BYTES).map_err(|e| unread(path, e))?;
+        let text = text.ok_or_else(|| missing(path))?;
         Ok(Containerfile { name: path.display().to_string(), text, path: Some(path.to_owned()) })
+    }
+
+    /// Reads `file` of a context that came from elsewhere.
+    pub fn find_in(context: &Path, file: &Path) -> Result<Containerfile, BuildError> {
+        Containerfile::of_context(context, file)?.ok_or_else(|| missing(file))
+    }
+
+    fn of_context(context: &Path, name: &Path) -> Result<Option<Containerfile>, BuildError> {
+        let path = context.join(name);
+        let text = context_file::read_in(context, name, MAX_CONTAINERFILE_BYTES).map_err(|e| unread(&path, e))?;
+        Ok(text.map(|text| Containerfile { name: name.display().to_string(), text, path: Some(path) }))
     }
 }
 
-/// The file's bytes; None where there is no file.
-fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
-    let fail = |source| BuildError::Io { operation: "read", path: path.to_owned(), source };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error)),
-    };
-    let mut text = Vec::new();
-    file.take(MAX_CONTAINERFILE_BYTES + 1).read_to_end(&mut text).map_err(fail)?;
-    if text.len() as u64 > MAX_CONTAINERFILE_BYTES {
-        return Err(fail(io::Error::other(format!("larger than {MAX_CONTAINERFILE_BYTES} bytes"))));
-    }
-    Ok(Some(text))
+fn unread(path: &Path, source: io::Error) -> BuildError {
+    BuildError::Io { operation: "read", path: path.to_owned(), source }
+}
+
+fn missing(path: &Path) -> BuildError {
+    let message = format!("failed to read Containerfile: open {}: no such file or directory", path.display());
+    BuildError::NoContainerfile { message }
 }
 
 /// When a base image is fetched from its registry.

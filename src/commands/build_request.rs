@@ -47,14 +47,11 @@ pub(super) fn request(
         None => build_context(&args.context)?,
     };
     let stdin = Path::new("-");
-    // Beside a folder of this machine a recipe is looked for from here, else in what was fetched.
-    let file = args.file.as_ref().map(|file| match fetched {
-        Some(_) if file != stdin => folder.join(file),
-        _ => file.clone(),
-    });
-    let containerfile = match (fetched.and_then(FetchedContext::containerfile), file.as_deref()) {
+    let containerfile = match (fetched.and_then(FetchedContext::containerfile), args.file.as_deref()) {
         (Some(given), None) => given.clone(),
         (_, Some(file)) if file == stdin => Containerfile::from_text("-", read_stdin(MAX_CONTAINERFILE_BYTES)?),
+        // Beside a folder of this machine a recipe is looked for from here, else in what was fetched.
+        (_, Some(file)) if fetched.is_some() => Containerfile::find_in(&folder, file).map_err(described)?,
         (_, file) => Containerfile::find(&folder, file).map_err(described)?,
     };
     let lookup = |name: &str| context.env(name);

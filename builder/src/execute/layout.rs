@@ -2,6 +2,7 @@
 
 use super::Build;
 use super::base::BaseImage;
+use crate::context_file::open_regular;
 use crate::step_error::{StepError, StepResult};
 use oci::{Descriptor, Digest, Document, Index, MAX_MANIFEST_BYTES, Manifest, MediaType, Platform};
 use std::fs::File;
@@ -43,7 +44,7 @@ impl Layout<'_> {
     fn document(&self, path: &Path, media_type: Option<&str>, digest: Option<&Digest>) -> StepResult<Document> {
         let fail = |e| StepError::io("read", path, e);
         let mut bytes = Vec::new();
-        File::open(path).map_err(fail)?.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes).map_err(fail)?;
+        open_regular(path).map_err(fail)?.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes).map_err(fail)?;
         if digest.is_some_and(|digest| !digest.matches(&bytes)) {
             return Err(StepError::wrong(format!("{} is not what its digest says", path.display())));
         }
@@ -113,7 +114,7 @@ impl Layout<'_> {
         let blobs = [descriptor, &manifest.config].into_iter().chain(&manifest.layers);
         let mut seen = std::collections::BTreeSet::new();
         for blob in blobs.filter(|blob| seen.insert(blob.digest.clone())) {
-            let mut file = File::open(self.blob(&blob.digest))?;
+            let mut file = open_regular(&self.blob(&blob.digest))?;
             let size = file.metadata()?.len();
             let name = format!("blobs/{}/{}", blob.digest.algorithm(), blob.digest.hex());
             add(&name, size, &mut file)?;

@@ -2,11 +2,11 @@
 
 use super::{CacheOrigin, INLINE, MAX_ENTRIES, MEDIA_TYPE, Table};
 use crate::cache::Record;
+use crate::context_file::open_regular;
 use crate::step_error::{StepError, StepResult};
 use engine::Engine;
 use oci::{Descriptor, Digest, Document, ImageConfig, MAX_CONFIG_BYTES, Manifest, MediaType, Platform, Reference};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -75,7 +75,7 @@ impl Import {
         let read = |path: &Path| -> StepResult<Vec<u8>> {
             let fail = |e| StepError::io("read", path, e);
             let mut bytes = Vec::new();
-            File::open(path).map_err(fail)?.take(MAX_CONFIG_BYTES).read_to_end(&mut bytes).map_err(fail)?;
+            open_regular(path).map_err(fail)?.take(MAX_CONFIG_BYTES).read_to_end(&mut bytes).map_err(fail)?;
             Ok(bytes)
         };
         let document = |bytes: &[u8], kind| Document::parse(bytes, Some(kind)).map_err(|_| wrong());
@@ -116,7 +116,7 @@ impl Import {
             Place::Folder(folder) => {
                 let path = blob_path(folder, &blob.digest);
                 let mut open = |offset| -> io::Result<Box<dyn Read>> {
-                    let mut file = File::open(&path)?;
+                    let mut file = open_regular(&path)?;
                     file.seek(SeekFrom::Start(offset))?;
                     Ok(Box::new(file))
                 };

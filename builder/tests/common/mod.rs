@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part of this.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+pub mod git;
+
 use builder::{BuildError, BuildEvent, BuildNetwork, BuildRequest, Built, Containerfile, build};
 use engine::{Engine, EngineConfig};
 use oci::ImageConfig;
@@ -10,6 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A data root and a context of one's own.
@@ -132,6 +135,7 @@ pub fn mode(root: &Path, name: &str) -> u32 {
 pub struct Web {
     pub address: String,
     seen: Arc<Mutex<Vec<String>>>,
+    sent: Arc<AtomicUsize>,
 }
 
 impl Web {
@@ -140,7 +144,8 @@ impl Web {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (log, count) = (Arc::clone(&seen), Arc::clone(&sent));
         // The thread sleeps in accept until the test process ends.
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
@@ -150,11 +155,17 @@ impl Web {
                 let path = first.split(' ').nth(1).unwrap_or("/").to_owned();
                 log.lock().unwrap().push(path.clone());
                 let (head, body) = answer(&path, &headers.join("\n").to_lowercase());
+                count.fetch_add(body.len(), Ordering::SeqCst);
                 let head = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 let _gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
             }
         });
-        Web { address, seen }
+        Web { address, seen, sent }
+    }
+
+    /// The bytes of all files sent so far.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// The paths asked for so far.
