@@ -93,10 +93,10 @@ impl GitContext {
 
     /// The commit it stands for now, without fetching anything; None where only fetching would tell.
     pub(crate) fn commit(&self) -> Result<Option<String>, BuildError> {
-        if is_commit(&self.reference) {
-            return Ok(Some(self.reference.clone()));
-        }
-        let found = self.find()?.map(|remote| remote.commit);
+        let found = match is_commit(&self.reference) {
+            true => Some(self.reference.clone()),
+            false => self.find()?.map(|remote| remote.commit),
+        };
         if let (Some(wanted), Some(commit)) = (&self.checksum, &found)
             && !commit.starts_with(wanted.as_str())
         {

@@ -52,6 +52,8 @@ impl RemoteFile {
         report: Report<'_>,
     ) -> StepResult<RemoteFile> {
         let key = format!("url:{}", Digest::sha256(address).hex());
+        // Another algorithm's digest is that of bytes: what is remembered says nothing of it.
+        let fresh = fresh || checksum.is_some_and(|wanted| wanted.algorithm() != "sha256");
         let remembered = if fresh { None } else { engine.store().cache_get(&key)? };
         let remembered: Option<Known> = remembered.and_then(|text| serde_json::from_str(&text).ok());
         // What the user names by its digest need not be asked for.
@@ -72,7 +74,7 @@ impl RemoteFile {
                 (known, Some((scratch, file)))
             }
         };
-        if let Some(wanted) = checksum.filter(|wanted| **wanted != known.digest && wanted.algorithm() == "sha256") {
+        if let Some(wanted) = checksum.filter(|wanted| fetched.is_none() && **wanted != known.digest) {
             return Err(mismatch(address, wanted, &known.digest));
         }
         Ok(RemoteFile { address: address.to_owned(), known, fetched })
