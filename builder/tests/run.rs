@@ -17,6 +17,14 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The paths of all files and folders.
+fn all_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let inner = names(folder).into_iter().map(|name| folder.join(name));
+    inner
+        .flat_map(|path| if path.is_dir() { [vec![path.clone()], all_below(&path)].concat() } else { vec![path] })
+        .collect()
+}
+
 fn a_layer_is_what_the_process_wrote(home: &Home) {
     let outcome = home.build("FROM busybox\nRUN echo hello > /file && mkdir -p /d/e && rm /etc/passwd\n");
     let top = home.top(&outcome);
@@ -197,24 +205,26 @@ fn limits_reach_the_process(home: &Home) {
 /// A mount target that the step swaps for a link while the mount is on it: neither what tidies up after the step
 /// (CVE-2024-23652), nor a later mount of the same cache (CVE-2024-23651) may follow it to the host.
 ///
-/// Seen to succeed (the host's empty file was removed) with `Stubs::remove` joining paths as strings, and with an openat
-/// that follows links in the place of `linux::resolve`'s openat2.
+/// Seen to succeed, each one, with an openat that follows links in the place of `linux::resolve`'s openat2; the first four
+/// (the host's empty files and folders were removed) with `Stubs::remove` joining paths as strings as well.
 fn swapped_mount_targets_lead_to_nothing_of_the_host(home: &Home) {
     let outside = home.dir.path().join("outside");
-    fs::create_dir_all(outside.join("empty")).unwrap();
-    for name in ["secret", "stub", "empty/stub"] {
+    for name in ["inner", "folder", "cache"] {
+        fs::create_dir_all(outside.join(name)).unwrap();
+    }
+    for name in ["secret", "stub", "inner/stub"] {
         fs::write(outside.join(name), if name == "secret" { "of the host" } else { "" }).unwrap();
     }
-    let before = || (names(&outside), names(&outside.join("empty")), read(&outside, "secret"));
+    let before = || (all_below(&outside), read(&outside, "secret"));
     let kept = before();
     home.file("f", "f");
     let host = outside.display();
     for (n, text) in [
         // The folder with the target is another one when the stub is looked for.
         format!("RUN --mount=type=bind,source=f,target=/d/stub mv /d /e && ln -s {host} /d"),
-        format!("RUN --mount=type=tmpfs,target=/d/empty/stub mv /d /e && ln -s {host} /d"),
-        format!("RUN --mount=type=cache,target=/d/secret mv /d /e && ln -s {host} /d"),
-        format!("RUN --mount=type=bind,target=/d/empty mv /d /e && ln -s {host} /d"),
+        format!("RUN --mount=type=tmpfs,target=/d/inner/stub mv /d /e && ln -s {host} /d"),
+        format!("RUN --mount=type=cache,target=/d/cache mv /d /e && ln -s {host} /d"),
+        format!("RUN --mount=type=bind,target=/d/folder mv /d /e && ln -s {host} /d"),
         // What a target is to be made in is a link already: in the image, or in a cache that is mounted first.
         format!("RUN ln -s {host} /l\nRUN --mount=type=bind,source=f,target=/l/made cat /l/made"),
         format!("RUN ln -s {host} /l\nRUN --mount=type=cache,target=/l/made/deep touch /l/made/deep/x"),
