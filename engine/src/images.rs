@@ -8,6 +8,7 @@ mod copy;
 mod download;
 mod lists;
 mod login;
+mod pace;
 mod pull;
 mod push;
 mod referrers;

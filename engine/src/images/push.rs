@@ -1,5 +1,6 @@
 //! push: the config, then layers side by side, the manifest last – so that a name never points at what is not there.
 
+use super::pace::{Pace, Paced};
 use super::workers::{Outcome, Watched};
 use super::{LayerInfo, PushEvent, PushRequest, PushState, Pushed};
 use crate::{Engine, EngineError, Result};
@@ -21,6 +22,13 @@ struct Layer<'a> {
     /// Where the image has a manifest already: the blob it names.
     blob: Option<Descriptor>,
     mount_from: Vec<String>,
+}
+
+impl Layer<'_> {
+    /// 0 where it has to be compressed first.
+    fn size_bytes(&self) -> u64 {
+        self.blob.as_ref().map_or(0, |blob| blob.size)
+    }
 }
 
 impl Engine {
@@ -74,17 +82,17 @@ impl Engine {
         progress: Progress<'_>,
     ) -> Result<(Descriptor, Vec<u8>)> {
         let layers = self.layers_of(image, reference)?;
-        let info = |layer: &Layer<'_>| LayerInfo {
-            id: layer.diff_id.short().to_owned(),
-            size_bytes: layer.blob.as_ref().map_or(0, |blob| blob.size),
-        };
+        let info =
+            |layer: &Layer<'_>| LayerInfo { id: layer.diff_id.short().to_owned(), size_bytes: layer.size_bytes() };
         progress(PushEvent::Layers(layers.iter().map(info).collect()));
         // The small one first: who may not push hears so before minutes of compression.
         self.send_config(registry, reference, &image.id)?;
         let mut seen = BTreeSet::new();
-        let unique: Vec<&Layer<'_>> = layers.iter().filter(|layer| seen.insert(layer.diff_id)).collect();
+        let mut unique: Vec<&Layer<'_>> = layers.iter().filter(|layer| seen.insert(layer.diff_id)).collect();
+        unique.sort_by_key(|layer| std::cmp::Reverse(layer.size_bytes()));
+        let pace = Pace::new(unique.iter().map(|layer| layer.size_bytes()));
         let outcome = Arc::new(Outcome::default());
-        outcome.run(&unique, |layer| self.send_layer(registry, reference, layer, &outcome, progress))?;
+        outcome.run(&unique, |layer| self.send_layer(registry, reference, layer, (&outcome, &pace), progress))?;
         Ok(self.store().manifest_of(image)?)
     }
 
@@ -116,7 +124,7 @@ impl Engine {
         registry: &Registry,
         to: &Reference,
         layer: &Layer<'_>,
-        outcome: &Arc<Outcome>,
+        (outcome, pace): (&Arc<Outcome>, &Arc<Pace>),
         progress: Progress<'_>,
     ) -> Result<()> {
         let event = |state| progress(PushEvent::Layer { id: layer.diff_id.short().to_owned(), state });
@@ -130,7 +138,8 @@ impl Engine {
         let sent = |done_bytes| event(PushState::Pushing { done_bytes, total_bytes: blob.size });
         let mut open = |offset| {
             let inner = self.open_blob(&blob, offset)?;
-            Ok(Box::new(Watched { inner, outcome: outcome.clone() }) as Box<dyn Read>)
+            let inner = Paced::new(Watched { inner, outcome: outcome.clone() }, pace, blob.size);
+            Ok(Box::new(inner) as Box<dyn Read>)
         };
         let mut mount_from = layer.mount_from.clone();
         for source in self.sources_at(to, &blob.digest)? {
