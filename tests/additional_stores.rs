@@ -136,6 +136,29 @@ fn where_it_may_be_written_to_it_is_not() {
 }
 
 #[test]
+fn it_may_be_a_file_system_that_nobody_can_write_to() {
+    if !fs::read_to_string("/proc/filesystems").unwrap().contains("squashfs") {
+        eprintln!("SKIPPED: this kernel has no squashfs");
+        return;
+    }
+    let (base, env) = (TestEnv::new(), TestEnv::empty());
+    base.build("app", "app", "FROM busybox\nRUN echo shared > /file && chown 3:4 /file && rm /bin/vi\n").ok();
+    let (file, at) = (env.path("store.squashfs"), env.path("shared"));
+    run(Command::new("mksquashfs").arg(base.root()).arg(&file).args(["-quiet", "-no-progress"]));
+    fs::create_dir(&at).unwrap();
+    run(Command::new("mount").args(["-t", "squashfs", "-o", "loop,ro"]).arg(&file).arg(&at));
+    let shared = Mounted { at };
+    let ctr = |words: &[&str]| with(&env, &shared.at, words);
+    let look = "cat /file; stat -c %u:%g /file; test -e /bin/vi || echo gone; echo own > /file && cat /file";
+    ctr(&["run", "--rm", "app", "sh", "-c", look]).ok().prints("shared\n3:4\ngone\nown");
+    env.write("derived/Containerfile", "FROM app\nRUN echo more >> /file\n");
+    ctr(&["build", "-t", "derived", "derived"]).ok();
+    ctr(&["run", "--rm", "derived", "cat", "/file"]).ok().prints("shared\nmore");
+    ctr(&["save", "-o", "app.tar", "app"]).ok();
+    ctr(&["system", "check"]).ok().prints("Nothing is wrong.");
+}
+
+#[test]
 fn a_pull_skips_what_it_has_and_its_loss_is_told() {
     let (base, env, maker) = (TestEnv::empty(), TestEnv::empty(), TestEnv::new());
     let registry = Registry::start(RegistryKind::Plain);
