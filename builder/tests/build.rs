@@ -295,3 +295,39 @@ fn modes_survive_and_special_bits_too() {
     let layers = home.engine.store().image_layers(&image).unwrap();
     assert_eq!((mode(&layers[0], "a"), mode(&layers[1], "b")), (0o4755, 0o700));
 }
+
+/// Seen to fail with names taken as text: both files became one.
+#[test]
+fn names_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = Home::new();
+    let names = [b"\xfe", b"\xff"].map(|name| std::ffi::OsStr::from_bytes(name));
+    for name in names {
+        fs::write(home.dir.path().join("context").join(name), name.as_bytes()).unwrap();
+    }
+    let top = home.top(&home.build("FROM scratch\nCOPY * /d/\n"));
+    for name in names {
+        assert_eq!(fs::read(top.join("d").join(name)).unwrap(), name.as_bytes());
+    }
+}
+
+/// Seen to fail with a file's digest and a link's target told by nothing but their texts.
+#[test]
+fn a_link_is_not_taken_for_the_file_it_names() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let home = Home::new();
+    let file = home.file("d/x", "bytes");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).unwrap();
+    let top = |home: &Home| home.top(&home.build("FROM scratch\nCOPY d /d\n"));
+    assert!(top(&home).join("d/x").is_file());
+    fs::remove_file(&file).unwrap();
+    symlink(oci::Digest::sha256("bytes").as_str(), &file).unwrap();
+    assert!(top(&home).join("d/x").is_symlink());
+    fs::remove_file(&file).unwrap();
+    symlink("folder", &file).unwrap();
+    assert!(top(&home).join("d/x").is_symlink());
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(top(&home).join("d/x").is_dir());
+}

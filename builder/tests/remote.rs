@@ -152,7 +152,7 @@ fn two_commits(app: PathBuf) -> String {
 }
 
 /// Seen to fail with `.git` kept, with a tag's note taken for its commit, without the beginnings of commits' names, without
-/// `subdir`, without either comparison of commits, and without the look in `beneath`.
+/// `subdir`, without either comparison of commits, with `--exclude` not in the key, and without the look in `beneath`.
 #[test]
 fn add_fetches_a_repository() {
     let home = Home::new();
@@ -164,6 +164,8 @@ fn add_fetches_a_repository() {
     let made = add(url);
     assert_eq!(read(&home.top(&made), "src/sub/f"), "second");
     assert!(!home.top(&made).join("src/.git").exists());
+    // Without some of it it is another step.
+    assert_eq!(fs::read_dir(home.top(&add(&format!("--exclude=sub {url}"))).join("src")).unwrap().count(), 0);
     assert!(add(url).steps.iter().any(|step| step.contains("ADD") && step.ends_with("CACHED")));
     assert_eq!(read(&home.top(&add(&format!("{url}#v1:sub"))), "src/f"), "first");
     assert_eq!(read(&home.top(&add(&format!("{url}?tag=v1&subdir=sub"))), "src/f"), "first");

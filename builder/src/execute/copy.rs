@@ -25,6 +25,8 @@ pub(super) struct Copy<'c> {
     pub(super) owner: Option<(u32, u32)>,
     pub(super) chmod: Option<Chmod>,
     pub(super) exclude: IgnoreRules,
+    /// The same as it is written.
+    pub(super) excluded: Vec<String>,
     pub(super) checksum: Option<String>,
     /// Of folders made on the way, and of heredocs.
     pub(super) time_s: i64,
@@ -177,6 +179,7 @@ impl<'c> Copy<'c> {
             owner,
             chmod: parsed_chmod,
             exclude: rules,
+            excluded: exclude,
             checksum,
             time_s: state.folder_time_s,
             text,

@@ -13,6 +13,7 @@ use crate::step_error::{StepError, StepResult};
 use crate::tree::{Attributes, Kind, Manifest, Selected, Tree};
 use oci::Digest;
 use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// A file that came from a URL has this mode, as docker's.
@@ -64,7 +65,7 @@ impl Build<'_> {
                 let manifest = Manifest::of(tree, &selected.path, &copy.exclude)?;
                 note_files(ingredients, &selected, &manifest);
                 let item = local_item(copy, tree, source, selected, manifest)?;
-                ingredients.add(format!("source:{}", item.name()), item.digest(copy));
+                ingredients.add(format!("source:{}", as_text(&item.name())), item.digest(copy));
                 items.push(item);
             }
         }
@@ -180,15 +181,14 @@ fn local_item(copy: &Copy<'_>, tree: &Tree, source: &str, selected: Selected, ma
 
 impl Item {
     /// The name it gets in a destination folder; empty where it has none.
-    pub(super) fn name(&self) -> String {
+    pub(super) fn name(&self) -> OsString {
         match self {
-            Item::Bytes { name, .. } => name.clone(),
+            Item::Bytes { name, .. } => name.into(),
             Item::Files { selected, .. } | Item::Archive { selected, .. } => {
-                let name = selected.named.file_name().or_else(|| selected.path.file_name()).unwrap_or_default();
-                name.to_string_lossy().into_owned()
+                selected.named.file_name().or_else(|| selected.path.file_name()).unwrap_or_default().to_owned()
             }
-            Item::Remote { file, .. } => file.borrow().known.name.clone().unwrap_or_default(),
-            Item::Git { .. } => String::new(),
+            Item::Remote { file, .. } => file.borrow().known.name.clone().unwrap_or_default().into(),
+            Item::Git { .. } => OsString::new(),
         }
     }
 
@@ -229,11 +229,16 @@ impl Item {
             }
             // What only fetching would tell is never a hit: the clock is its key.
             Item::Git { source, commit, keep_git_dir } => match commit {
-                Some(commit) => format!("{commit} {} {keep_git_dir}", source.identity()),
+                Some(commit) => format!("{commit} {} {keep_git_dir} {:?}", source.identity(), copy.excluded),
                 None => format!("unknown commit at {:?}", std::time::SystemTime::now()),
             },
         }
     }
+}
+
+/// The name for keys: one that is no text in quotes, each byte told.
+fn as_text(name: &OsStr) -> String {
+    name.to_str().map_or_else(|| format!("{name:?}"), str::to_owned)
 }
 
 /// Names and digests for the explanation of a later miss.

@@ -130,12 +130,19 @@ impl Manifest {
             };
             field(entry.path.as_os_str().as_bytes());
             field(format!("{:o} {} {}", attributes.mode, attributes.uid, attributes.gid).as_bytes());
-            match &entry.kind {
-                Kind::Folder => field(b"folder"),
-                Kind::File { digest } => field(digest.as_str().as_bytes()),
-                Kind::Link { target } => field(target.as_os_str().as_bytes()),
-                Kind::Special { file_type, device } => field(format!("{file_type:o} {device}").as_bytes()),
-            }
+            // A link's target may be any text.
+            let special;
+            let (kind, value) = match &entry.kind {
+                Kind::Folder => ("folder", &b""[..]),
+                Kind::File { digest } => ("file", digest.as_str().as_bytes()),
+                Kind::Link { target } => ("link", target.as_os_str().as_bytes()),
+                Kind::Special { file_type, device } => {
+                    special = format!("{file_type:o} {device}");
+                    ("special", special.as_bytes())
+                }
+            };
+            field(kind.as_bytes());
+            field(value);
             field(&(attributes.xattrs.len() as u64).to_le_bytes());
             for (name, value) in &attributes.xattrs {
                 field(name.as_bytes());
