@@ -393,3 +393,24 @@ fn a_squashed_build_is_one_layer_on_its_base() {
     assert_eq!(layers("from-nothing").len(), 1);
     env.ctr(["history", "--format", "{{.Comment}}", "from-nothing"]).ok().prints("create new from sha256:");
 }
+
+/// Seen to fail with the view's text written as it is, and with that of `--call`.
+#[test]
+fn a_recipe_cannot_move_the_cursor() {
+    let env = TestEnv::new();
+    env.write("ctx/a\u{1b}[2Jb", "1");
+    let recipe = |last: &str| {
+        format!("FROM busybox\nCOPY . /x\nENV A=\u{1b}]0;title\u{7} A=$\u{1b}[1A\nRUN true \u{1b}[2J\n{last}")
+    };
+    let shown = |out: test_support::Finished| {
+        let text = out.stdout() + &out.stderr();
+        assert!(!text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')), "{text:?}");
+        text
+    };
+    assert!(shown(env.build("app", "ctx", &recipe("")).ok()).contains("RUN true"));
+    env.write("ctx/a\u{1b}[2Jb", "2");
+    assert!(shown(env.build("app", "ctx", &recipe("")).ok()).contains("not cached: a"));
+    assert!(shown(env.build("app", "ctx", &recipe("RUN \u{1b}[1A false\n")).fails(1)).contains(">>> RUN"));
+    env.write("ctx/Containerfile", "# web is \u{1b}[1A\nFROM busybox AS web\n");
+    assert!(shown(env.ctr("build --call=targets ctx").ok()).contains(" is "));
+}

@@ -3,7 +3,7 @@
 use super::build::{Args, described};
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::table::Table;
+use crate::output::table::{Table, printable, printable_lines};
 use builder::{BuildRequest, Recipe};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -56,7 +56,7 @@ fn check(recipe: &Recipe, as_json: bool, context: &mut Context) -> Result<ExitCo
         many => context.print(format_args!("Check complete, {many} warnings have been found!"))?,
     }
     for warning in &recipe.warnings {
-        context.print(format_args!("\nWARNING: {warning}"))?;
+        context.print(format_args!("\nWARNING: {}", printable_lines(&warning.to_string())))?;
     }
     Ok(if recipe.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -70,7 +70,7 @@ fn targets(recipe: &Recipe, as_json: bool, context: &mut Context) -> Result<Exit
     for stage in &recipe.stages {
         let mark = if stage.is_target { " (default)" } else { "" };
         let about = stage.description.as_ref().map(|text| format!("  {text}")).unwrap_or_default();
-        context.print(format_args!("{}{mark}{about}", stage.name))?;
+        context.print(printable(&format!("{}{mark}{about}", stage.name)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -91,9 +91,9 @@ fn outline(recipe: &Recipe, as_json: bool, context: &mut Context) -> Result<Exit
         });
         return print_json(&value, context);
     }
-    context.print(format_args!("TARGET:      {name}"))?;
+    context.print(format_args!("TARGET:      {}", printable(name)))?;
     if let Some(about) = about {
-        context.print(format_args!("DESCRIPTION: {about}"))?;
+        context.print(format_args!("DESCRIPTION: {}", printable(&about)))?;
     }
     if !recipe.arguments.is_empty() {
         let mut table = Table::new(["BUILD ARG", "VALUE", "DESCRIPTION"]);

@@ -1,5 +1,6 @@
 //! How a build shows itself: numbered plain lines in a pipe, a redrawn list of steps on a terminal.
 
+use super::table::{printable, printable_lines};
 use super::units::{elapsed, size};
 use crate::context::Context;
 use crate::error::without_numbers;
@@ -83,9 +84,9 @@ impl BuildView {
             BuildEvent::StepStarted { step, name } => state.start(step, name),
             BuildEvent::Output { step, bytes, .. } => state.output(step, &bytes),
             BuildEvent::Progress { step, what, done_bytes, total_bytes } => {
-                state.progress(step, &what, done_bytes, total_bytes);
+                state.progress(step, &printable(&what), done_bytes, total_bytes);
             }
-            BuildEvent::CacheMiss { step, why } => state.line(step, &format!("not cached: {why}")),
+            BuildEvent::CacheMiss { step, why } => state.line(step, &printable(&format!("not cached: {why}"))),
             BuildEvent::StepDone { step, cached, duration } => {
                 let word = if cached { "CACHED".to_owned() } else { format!("DONE {}", elapsed(duration)) };
                 state.end(step, &word, cached, None);
@@ -144,8 +145,13 @@ impl BuildView {
         if let Some(at) = error.source_line() {
             let _ = writeln!(text, "{}:{}\n  >>> {}", at.file, at.line, at.text.trim_end().replace('\n', "\n  >>> "));
         }
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        say(&text);
     }
+}
+
+/// Recipes, and the names of a context's files, may be a stranger's.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(printable_lines(&text.replace("\r\n", "\n")).as_bytes());
 }
 
 impl State {
@@ -157,9 +163,7 @@ impl State {
     fn print(&self, text: &str) {
         match &self.mode {
             Mode::Quiet => {}
-            Mode::Plain | Mode::Live { .. } => {
-                let _ = std::io::stderr().write_all(text.as_bytes());
-            }
+            Mode::Plain | Mode::Live { .. } => say(text),
         }
     }
 
@@ -174,7 +178,8 @@ impl State {
         }
     }
 
-    fn start(&mut self, id: StepId, mut name: String) {
+    fn start(&mut self, id: StepId, name: String) {
+        let mut name = printable(&name);
         if let (Mode::Live { .. }, Some((end, _))) = (&self.mode, name.char_indices().nth(self.name_width)) {
             name.truncate(end);
             name.push('…');
