@@ -141,6 +141,11 @@ impl Plan {
         needed.into_iter().collect()
     }
 
+    /// The stage that was meant by a name that no stage has.
+    pub(crate) fn near_stage(&self, text: &str) -> Option<&str> {
+        nearest(text, self.stages.iter().filter_map(|stage| stage.name.as_deref()))
+    }
+
     /// The name of a named context.
     pub(crate) fn context_name(&self, index: usize) -> &str {
         self.contexts.get(index).map_or("", String::as_str)
@@ -297,12 +302,17 @@ impl Planner<'_> {
     fn stage(&mut self, from: &FromInstruction, located: &Located) -> Result<StagePlan, BuildError> {
         let span = located.span;
         let (image, mut unset) = self.expand(&from.image, span)?;
+        let hint = unset
+            .first()
+            .map(|name| format!("give it with --build-arg {name}=…, or write ARG {name}=default before FROM"));
         if image.is_empty() {
-            let hint = unset
-                .first()
-                .map(|name| format!("give it with --build-arg {name}=…, or write ARG {name}=default before FROM"));
             let message = format!("base name ({}) should not be blank", from.image);
             return Err(self.source.error_with_hint(span, message, hint));
+        }
+        if let Some(hint) = hint
+            && let Err(error) = image.parse::<oci::Reference>()
+        {
+            return Err(self.source.error_with_hint(span, format!("{image:?}: {error}"), Some(hint)));
         }
         let platform = match &from.platform {
             None => None,
@@ -452,6 +462,7 @@ mod tests {
         assert_eq!(given.stages[0].base, Base::Image("app:2".into()));
         assert_eq!(given.global_args.get("V").map(String::as_str), Some("2"));
         assert!(error("ARG X\nFROM $X").contains("Containerfile:2: base name ($X) should not be blank"));
+        assert!(error("FROM a:$X\nARG X=1").contains("Containerfile:1: \"a:\""));
         let (_, warnings) = plan_of("FROM a$X", |_| {}).unwrap();
         assert_eq!(warnings[0].rule, "UndefinedArgInFrom");
     }

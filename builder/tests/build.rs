@@ -231,6 +231,7 @@ fn bad_recipes_name_their_line() {
         ("FROM scratch\nENV A=\"${B:?must be set}\"\n", "Containerfile:2: B: must be set"),
         ("FROM scratch\nCOPY ff /\n", "it holds f"),
         ("FROM scratch\nSTOPSIGNAL 99\n", "invalid signal: 99"),
+        ("FROM scratch\nSTOPSIGNAL SIGTREM\n", "invalid signal: SIGTREM"),
         ("FROM scratch\nCOPY f /f\nWORKDIR /f\n", "not a directory"),
         ("FROM scratch\nCOPY f /f\nCOPY f /f/x\n", "not a directory"),
     ] {

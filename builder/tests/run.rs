@@ -164,6 +164,9 @@ fn mounts_come_from_layers_and_caches_begin_with_them(home: &Home) {
     let begun = "--mount=type=cache,id=begun,from=a,source=/d,target=/c";
     assert_eq!(home.output(&format!("{stages}RUN {begun} rm /c/one && ls /c\n")), "e\ntwo\n");
     assert_eq!(home.output(&format!("{stages}RUN {begun} echo again && ls /c\n")), "again\ne\ntwo\n");
+    let twice = "FROM busybox AS one\nFROM busybox AS a\nCOPY --from=one / /\nFROM a\nWORKDIR /w\n\
+                 RUN --mount=from=a,source=/bin,target=/m ls /m | grep -c '^busybox$'\n";
+    assert_eq!(home.output(twice), "1\n", "the same layer twice");
     let small = "FROM busybox\nRUN --mount=type=tmpfs,target=/t,size=1m df -k /t | tail -1 | awk '{print $2}'\n";
     assert_eq!(home.output(small), "1024\n");
 }

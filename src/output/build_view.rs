@@ -30,6 +30,7 @@ struct State {
     colours: bool,
     /// How much of a step's name the live view shows, in characters: a line and its time stay one row of the terminal.
     name_width: usize,
+    warnings: Vec<String>,
 }
 
 /// What the live view needs of a row beside the step's name.
@@ -67,8 +68,14 @@ impl BuildView {
             }
         };
         let name_width = context.error_width().unwrap_or(80).saturating_sub(MARGIN).max(MARGIN);
-        let state =
-            State { mode, steps: BTreeMap::new(), started: Instant::now(), colours: context.colours(), name_width };
+        let state = State {
+            mode,
+            steps: BTreeMap::new(),
+            started: Instant::now(),
+            colours: context.colours(),
+            name_width,
+            warnings: Vec::new(),
+        };
         state.heading();
         BuildView { state: Mutex::new(state) }
     }
@@ -94,7 +101,7 @@ impl BuildView {
             BuildEvent::StepFailed { step, message, duration } => {
                 state.end(step, &format!("ERROR: {}", without_numbers(message)), false, Some(duration));
             }
-            BuildEvent::Warning(_) => {}
+            BuildEvent::Warning(warning) => state.warnings.push(format!("WARNING: {warning}")),
         }
         state.heading();
     }
@@ -133,6 +140,10 @@ impl BuildView {
     pub(crate) fn explain(&self, error: &BuildError) {
         let state = self.state();
         let mut text = String::new();
+        // What was warned of may be the reason.
+        for line in state.warnings.iter().filter(|_| !matches!(state.mode, Mode::Quiet)) {
+            let _ = writeln!(text, "{line}");
+        }
         let tail = error.output_tail();
         // In plain mode the output is there already, just above.
         if !tail.is_empty() && !matches!(state.mode, Mode::Plain) {

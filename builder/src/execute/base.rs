@@ -203,10 +203,10 @@ impl Build<'_> {
         request.platform = platform.cloned();
         let pulled = self.engine.pull(&request, &|event| self.tell_pull(step, event));
         if let Err(error) = pulled {
-            let hint = error.hint().map_or_else(
-                || format!("no image {name} is here and fetching it failed; `ctr image ls` shows what is here"),
-                str::to_owned,
-            );
+            let near = self.plan.near_stage(name).map(|near| format!("did you mean the stage {near}?"));
+            let hint = near.or_else(|| error.hint().map(str::to_owned)).unwrap_or_else(|| {
+                format!("no image {name} is here and fetching it failed; `ctr image ls` shows what is here")
+            });
             return Err(StepError::with_hint(error.to_string(), hint));
         }
         self.find_image(name, platform)?.ok_or_else(|| StepError::wrong(format!("No such image: {name}")))

@@ -212,10 +212,11 @@ fn history_text(state: &StageState, argv: &[String]) -> String {
 }
 
 /// An image that a `from` names may have been meant as a stage.
-pub(super) fn said_image(error: StepError, name: &str) -> StepError {
+pub(super) fn said_image(error: StepError, name: &str, near: Option<&str>) -> StepError {
     match error {
         StepError::Wrong { message, .. } => {
-            StepError::with_hint(message, format!("{name} is no earlier stage, so it was taken for an image"))
+            let near = near.map(|near| format!(": did you mean {near}?")).unwrap_or_default();
+            StepError::with_hint(message, format!("{name} is no earlier stage, so it was taken for an image{near}"))
         }
         other => other,
     }

@@ -44,7 +44,10 @@ impl Source {
                 InLayer::Nothing => {}
                 InLayer::Hidden => break,
                 InLayer::Folder { path, hides_others } => {
-                    found.push(path);
+                    // The same layer may be there twice: overlay wants it once.
+                    if !found.contains(&path) {
+                        found.push(path);
+                    }
                     if hides_others {
                         break;
                     }
@@ -122,7 +125,8 @@ impl Build<'_> {
             },
             From::Image(name) => {
                 let platform = self.request.platform.as_ref();
-                let image = self.image(&name, platform, step).map_err(|e| said_image(e, from))?.0;
+                let image =
+                    self.image(&name, platform, step).map_err(|e| said_image(e, from, self.plan.near_stage(from)))?.0;
                 (format!("image {from}"), image.layers)
             }
         };

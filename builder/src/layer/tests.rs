@@ -167,6 +167,8 @@ fn ignored_files_are_not_there() {
     assert!(tree("").select("none/x*").is_err());
     let error = tree("*.md").select("a.md").unwrap_err();
     assert!(matches!(error, StepError::Wrong { hint: Some(hint), .. } if hint.contains("ignore file")));
+    let error = tree("").select("../x").unwrap_err();
+    assert!(matches!(error, StepError::Wrong { hint: Some(hint), .. } if hint.contains("nothing outside")));
     let error = tree("").select("b.tyt").unwrap_err();
     assert!(matches!(error, StepError::Wrong { hint: Some(hint), .. } if hint.contains("did you mean \"b.txt\"")));
 }

@@ -81,6 +81,9 @@ impl Tree {
         let shown = format!("/{}", source.trim_start_matches("./").trim_start_matches('/'));
         let message = format!("{shown:?}: not found in the {}", self.label);
         let path = Path::new(shown.trim_start_matches('/'));
+        if path.starts_with("..") {
+            return StepError::with_hint(message, format!("nothing outside of the {} can be copied", self.label));
+        }
         if self.resolve(path).is_ok_and(|resolved| resolved.found.is_some()) {
             return StepError::with_hint(message, "the ignore file excludes it".to_owned());
         }
