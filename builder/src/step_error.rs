@@ -25,6 +25,9 @@ pub(crate) enum StepError {
     Call(#[from] linux::CallError),
     #[error("process {command:?} did not complete successfully: exit code: {code}")]
     Run { command: String, code: i32, output_tail: Vec<String> },
+    /// Files are asked of layers of which no more is known than what they are; nobody sees it, the stage is built.
+    #[error("its files are not here")]
+    NotHere,
     /// It already knows its line.
     #[error(transparent)]
     Build(#[from] BuildError),

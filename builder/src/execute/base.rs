@@ -43,7 +43,7 @@ impl Build<'_> {
         let mut state = match &stage.base {
             Base::Scratch => (self.fresh(scratch_config(platform.as_ref()), Vec::new()), true),
             Base::Stage(base) => {
-                let base = self.stage(*base)?;
+                let base = self.stage_for(*base, position.is_whole)?;
                 (base.inherited(), true)
             }
             Base::Context(context) => match self.named_context(*context, step)? {
@@ -112,6 +112,7 @@ impl Build<'_> {
             cmd_set: false,
             undated: Vec::new(),
             base: Below::default(),
+            missing: Vec::new(),
             escape: self.plan.escape,
         }
     }

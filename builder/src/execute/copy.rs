@@ -1,7 +1,6 @@
 //! COPY and ADD: what is copied, where to, under which key – and the copying.
 
 use super::items::Item;
-use super::sources::Source;
 use super::stage::Position;
 use super::state::StageState;
 use super::workdir::absolute;
@@ -52,6 +51,10 @@ impl Build<'_> {
         position: &Position<'_>,
         unset: &mut BTreeSet<String>,
     ) -> StepResult<bool> {
+        if instruction.chown.is_some() {
+            // Names are looked up in the stage.
+            self.make_whole(state)?;
+        }
         let mut copy = Copy::new(state, instruction, unset)?;
         if instruction.link {
             copy.time_s = self.request.source_date_epoch.unwrap_or(0);
@@ -74,17 +77,24 @@ impl Build<'_> {
             });
         }
         // What earlier stages hold is known by their layers: as long as those are the same, nothing need be read.
-        let Source { tree, chain, .. } = source()?;
+        let (mut opened, chain) = match self.stage_chain(stage, instruction.from.as_deref())? {
+            Some(chain) => (None, Some(chain)),
+            None => {
+                let source = source()?;
+                (Some(source.tree), source.chain)
+            }
+        };
         let mut quick = ingredients.clone();
         quick.add("sources", copy.text.clone());
         if let Some(chain) = &chain {
             quick.add("from", chain);
-            if let Some(record) = self.cached(&quick, position)? {
-                self.take(state, &record, created_by);
+            if let Some(hit) = self.cached(&quick, position)? {
+                self.take(state, hit, created_by);
                 return Ok(true);
             }
         }
-        let (items, tree) = self.items(&copy, state, || Ok(tree), step, &mut ingredients)?;
+        let tree = || opened.take().map_or_else(|| Ok(source()?.tree), Ok);
+        let (items, tree) = self.items(&copy, state, tree, step, &mut ingredients)?;
         let cached = self.layer(state, step, position, &ingredients, created_by, |state, upper| {
             self.fill_copy(state, upper, &copy, tree.as_deref(), &items, step)
         })?;
@@ -93,7 +103,7 @@ impl Build<'_> {
             && let Some(value) = self.engine.store().cache_get(&ingredients.key())?
             && let Ok(record) = serde_json::from_str(&value)
         {
-            self.record(&quick, &record)?;
+            self.record(&quick.key(), &record)?;
             self.note_record(quick.key(), &record, position);
         }
         Ok(cached)

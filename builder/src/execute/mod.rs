@@ -73,6 +73,13 @@ pub(crate) struct Build<'a> {
     now: String,
 }
 
+/// What a step made before.
+struct Hit {
+    record: Record,
+    /// Its key, where its layer is not in the store.
+    missing: Option<String>,
+}
+
 impl<'a> Build<'a> {
     pub(crate) fn new(
         engine: &'a engine::Engine,
@@ -108,13 +115,14 @@ impl<'a> Build<'a> {
     pub(crate) fn run(self) -> Result<Built, BuildError> {
         let needed = self.plan.reachable();
         let target = match needed.as_slice() {
-            [only] => self.stage(*only),
+            [only] => self.whole_stage(*only),
             _ => std::thread::scope(|scope| {
+                let lineage = self.plan.lineage();
                 for index in needed.iter().copied().filter(|index| *index != self.plan.target) {
-                    let build = &self;
-                    scope.spawn(move || build.stage(index).map(drop));
+                    let (build, is_whole) = (&self, lineage.contains(&index));
+                    scope.spawn(move || build.stage_for(index, is_whole).map(drop));
                 }
-                self.stage(self.plan.target)
+                self.whole_stage(self.plan.target)
             }),
         };
         if let Some(context) = self.context.get() {
@@ -133,17 +141,38 @@ impl<'a> Build<'a> {
         self.export(&target).map_err(|error| error.at(line()))
     }
 
-    /// A stage's result, built by the first who asks.
+    /// What a stage's layers are, found out by the first who asks. Results of other machines stay there.
     fn stage(&self, index: usize) -> StepResult<Arc<StageState>> {
+        self.stage_for(index, false)
+    }
+
+    /// A stage whose layers are in the store.
+    fn whole_stage(&self, index: usize) -> StepResult<Arc<StageState>> {
+        self.stage_for(index, true)
+    }
+
+    fn stage_for(&self, index: usize, is_whole: bool) -> StepResult<Arc<StageState>> {
         let cell = self.stages.get(index).ok_or(StepError::Cancelled)?;
         let mut cell = lock(cell);
+        let mut known = None;
         if let Some(done) = &*cell {
-            return Ok(Arc::clone(done));
+            if !is_whole || done.missing.is_empty() {
+                return Ok(Arc::clone(done));
+            }
+            known = Some(StageState::clone(done));
         }
         if self.cancel.is_cancelled() {
             return Err(StepError::Cancelled);
         }
-        match self.build_stage(index) {
+        let found = match known {
+            Some(mut state) => self.make_whole(&mut state).map(|()| state),
+            None => self.build_stage(index, is_whole),
+        };
+        let built = match found {
+            Err(StepError::NotHere) => self.build_stage(index, true),
+            found => found,
+        };
+        match built {
             Ok(state) => Ok(Arc::clone(cell.insert(Arc::new(state)))),
             Err(error) => {
                 self.cancel.cancel();
@@ -154,6 +183,9 @@ impl<'a> Build<'a> {
 
     /// Notes the error that ends the build, with its line; the first one counts.
     fn fail(&self, error: StepError, span: crate::parser::Span) -> StepError {
+        if matches!(error, StepError::NotHere) {
+            return error;
+        }
         self.cancel.cancel();
         if !matches!(error, StepError::Cancelled) {
             lock(&self.error).get_or_insert_with(|| error.at(self.plan.source.line(span)));
@@ -254,27 +286,35 @@ impl<'a> Build<'a> {
     }
 
     /// What an earlier build left for these ingredients.
-    fn cached(&self, ingredients: &Ingredients, position: &stage::Position<'_>) -> StepResult<Option<Record>> {
+    fn cached(&self, ingredients: &Ingredients, position: &stage::Position<'_>) -> StepResult<Option<Hit>> {
         if position.is_fresh {
             return Ok(None);
         }
         let key = ingredients.key();
         let value = self.engine.store().cache_get(&key)?;
-        let mut record: Option<Record> = value.and_then(|value| serde_json::from_str(&value).ok());
-        if record.is_none() && !self.request.cache_from.is_empty() {
-            record = self.imported(&key);
-            if let Some(record) = &record {
-                self.record(ingredients, record)?;
-            }
+        let here = value.and_then(|value| serde_json::from_str(&value).ok());
+        let hit = match here.map(|record| Hit { record, missing: None }) {
+            None if !self.request.cache_from.is_empty() => self.imported(&key, position.is_whole)?,
+            hit => hit,
+        };
+        if let Some(hit) = &hit {
+            self.note_record(key, &hit.record, position);
         }
-        if let Some(record) = &record {
-            self.note_record(key, record, position);
-        }
-        Ok(record)
+        Ok(hit)
     }
 
-    /// What another machine's build left. A cache that fails is one that is not there.
-    fn imported(&self, key: &str) -> Option<Record> {
+    /// Fetches the layers of a stage of which no more is known than what they are.
+    fn make_whole(&self, state: &mut StageState) -> StepResult<()> {
+        for key in &state.missing {
+            self.imported(key, true)?.ok_or(StepError::NotHere)?;
+        }
+        state.missing.clear();
+        Ok(())
+    }
+
+    /// What another machine's build left; `is_whole`: with its layer, which is fetched. A cache that fails is one that is not
+    /// there.
+    fn imported(&self, key: &str, is_whole: bool) -> StepResult<Option<Hit>> {
         let warn = |message: String| {
             let warning = Warning { rule: "", message, location: None };
             lock(&self.warnings).push(warning.clone());
@@ -283,10 +323,15 @@ impl<'a> Build<'a> {
         let platform = self.request.platform.clone().unwrap_or_else(Platform::host);
         let imports =
             self.imports.get_or_init(|| Imports::read(self.engine, &self.request.cache_from, &platform, &warn));
-        imports.find(self.engine, key).unwrap_or_else(|error| {
+        let found = imports.find(self.engine, key, is_whole).unwrap_or_else(|error| {
             warn(format!("a layer of the build cache is not imported: {error}"));
             None
-        })
+        });
+        let Some((record, is_here)) = found else { return Ok(None) };
+        if is_here {
+            self.record(key, &record)?;
+        }
+        Ok(Some(Hit { record, missing: (!is_here).then(|| key.to_owned()) }))
     }
 
     /// Keeps a result in mind for `--cache-to`.
@@ -296,10 +341,10 @@ impl<'a> Build<'a> {
     }
 
     /// Keeps a step's result for later builds.
-    fn record(&self, ingredients: &Ingredients, record: &Record) -> StepResult<()> {
+    fn record(&self, key: &str, record: &Record) -> StepResult<()> {
         let value = serde_json::to_string(record).unwrap_or_default();
         let layers: Vec<Digest> = record.diff_id.iter().cloned().collect();
-        Ok(self.engine.store().cache_put(&ingredients.key(), &value, &layers)?)
+        Ok(self.engine.store().cache_put(key, &value, &layers)?)
     }
 
     /// Why a step that is not cached is not: compared with the last build's step at the same place.

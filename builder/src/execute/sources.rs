@@ -2,6 +2,7 @@
 
 use super::base::BaseImage;
 use super::run::said_image;
+use super::state::Layer;
 use super::{Build, Step, lock};
 use crate::NamedContext;
 use crate::fetch::{FetchedContext, fetch_url};
@@ -103,6 +104,11 @@ fn is_opaque(folder: &Path) -> bool {
     mark("trusted.overlay.opaque") || mark("user.overlay.opaque")
 }
 
+fn chain(layers: &[Layer]) -> String {
+    let layers: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+    Digest::sha256(layers.join("\n")).to_string()
+}
+
 /// A named context, found or fetched.
 #[derive(Clone)]
 pub(super) enum Context {
@@ -118,7 +124,7 @@ impl Build<'_> {
         let Some(from) = from else { return Ok(plain(self.context()?)) };
         let span = self.plan.stages[stage].from.span;
         let (label, layers) = match self.plan.find_from(from, stage, span)? {
-            From::Stage(index) => (format!("stage {from}"), self.stage(index)?.layers.clone()),
+            From::Stage(index) => (format!("stage {from}"), self.whole_stage(index)?.layers.clone()),
             From::Context(index) => match self.named_context(index, step)? {
                 Context::Folder(tree, _) => return Ok(plain(tree)),
                 Context::Image(image) => (format!("context {from}"), image.layers.clone()),
@@ -131,13 +137,21 @@ impl Build<'_> {
             }
         };
         let folders: Vec<PathBuf> = layers.iter().map(|layer| layer.folder.clone()).collect();
-        let chain: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+        let chain = chain(&layers);
         let root = match view(&folders)? {
             Some(root) => root,
             None => self.empty_root()?,
         };
-        let chain = Some(Digest::sha256(chain.join("\n")).to_string());
-        Ok(Source { tree: Arc::new(Tree::of_root(root, label)), chain, folders })
+        Ok(Source { tree: Arc::new(Tree::of_root(root, label)), chain: Some(chain), folders })
+    }
+
+    /// The chain of the earlier stage that a `from` names, without its files; None where it names something else.
+    pub(super) fn stage_chain(&self, stage: usize, from: Option<&str>) -> StepResult<Option<String>> {
+        let Some(from) = from else { return Ok(None) };
+        match self.plan.find_from(from, stage, self.plan.stages[stage].from.span)? {
+            From::Stage(index) => Ok(Some(chain(&self.stage(index)?.layers))),
+            _ => Ok(None),
+        }
     }
 
     /// A folder without anything in it: it stays valid by its descriptor after its name is gone.

@@ -49,7 +49,7 @@ impl Build<'_> {
         let committed = store.commit_upper(&upper)?;
         let diff_id = (!committed.empty).then_some(committed.diff_id);
         let record = Record { diff_id, created: self.now.clone() };
-        self.record(&ingredients, &record)?;
+        self.record(&ingredients.key(), &record)?;
         Ok(record)
     }
 }

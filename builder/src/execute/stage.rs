@@ -1,8 +1,9 @@
 //! One stage from its FROM to its last instruction.
 
 use super::state::StageState;
-use super::{Build, Step};
+use super::{Build, Hit, Step};
 use crate::cache::{Ingredients, Record};
+use crate::event::OutputStream;
 use crate::instruction::{Instruction, Located, trigger};
 use crate::plan::{Base, From, froms};
 use crate::step_error::{StepError, StepResult};
@@ -20,6 +21,8 @@ pub(super) struct Position<'p> {
     pub(super) index: usize,
     /// Results of earlier builds are not looked for.
     pub(super) is_fresh: bool,
+    /// Results of other machines' builds are fetched, not merely known.
+    pub(super) is_whole: bool,
 }
 
 impl Position<'_> {
@@ -36,7 +39,7 @@ impl Position<'_> {
 }
 
 impl Build<'_> {
-    pub(super) fn build_stage(&self, index: usize) -> StepResult<StageState> {
+    pub(super) fn build_stage(&self, index: usize, is_whole: bool) -> StepResult<StageState> {
         let stage = &self.plan.stages[index];
         let mut label = self.plan.stage_label(index);
         if self.request.shows_platform {
@@ -45,9 +48,9 @@ impl Build<'_> {
         }
         let layered = stage.steps.iter().filter(|step| step.instruction.makes_layer()).count();
         let is_fresh = self.is_fresh(index);
-        let position = Position { stage: &label, number: 1, total: layered + 1, index, is_fresh };
+        let position = Position { stage: &label, number: 1, total: layered + 1, index, is_fresh, is_whole };
         if let Base::Stage(base) = stage.base {
-            self.stage(base)?;
+            self.stage_for(base, is_whole)?;
         }
         let step = self.start_step(position.name(&stage.from.text));
         let begun = self.begin(index, &step, &position).inspect_err(|error| step.failed(error));
@@ -61,7 +64,7 @@ impl Build<'_> {
                 return Err(StepError::Cancelled);
             }
             number += usize::from(located.instruction.makes_layer());
-            let position = Position { stage: &label, number, total, index, is_fresh };
+            let position = Position { stage: &label, number, total, index, is_fresh, is_whole };
             self.instruction(index, &mut state, located, &position).map_err(|error| self.fail(error, located.span))?;
         }
         Ok(state)
@@ -107,6 +110,11 @@ impl Build<'_> {
             _ => Ok(false),
         };
         self.warn_unset(state, located, &unset);
+        if matches!(cached, Err(StepError::NotHere)) {
+            step.output(OutputStream::Stderr, b"the cache knows what is below, but does not have it: it is built\n");
+            step.done(false);
+            return Err(StepError::NotHere);
+        }
         let cached = cached.inspect_err(|error| step.failed(error))?;
         step.done(cached);
         Ok(())
@@ -131,11 +139,12 @@ impl Build<'_> {
         created_by: String,
         fill: impl FnOnce(&StageState, &Path) -> StepResult<bool>,
     ) -> StepResult<bool> {
-        if let Some(record) = self.cached(ingredients, position)? {
+        if let Some(hit) = self.cached(ingredients, position)? {
             self.note_hit(&position.slot(), ingredients)?;
-            self.take(state, &record, created_by);
+            self.take(state, hit, created_by);
             return Ok(true);
         }
+        self.make_whole(state)?;
         self.explain_miss(step, &position.slot(), ingredients)?;
         let store = self.engine.store();
         let scratch = store.new_scratch()?;
@@ -151,15 +160,16 @@ impl Build<'_> {
         let diff_id = (!committed.empty).then_some(committed.diff_id);
         let record = Record { diff_id, created: self.now.clone() };
         if may_record {
-            self.record(ingredients, &record)?;
+            self.record(&ingredients.key(), &record)?;
             self.note_record(ingredients.key(), &record, position);
         }
-        self.take(state, &record, created_by);
+        self.take(state, Hit { record, missing: None }, created_by);
         Ok(false)
     }
 
     /// Puts a step's result onto the stage.
-    pub(super) fn take(&self, state: &mut StageState, record: &Record, created_by: String) {
+    pub(super) fn take(&self, state: &mut StageState, Hit { record, missing }: Hit, created_by: String) {
+        state.missing.extend(missing);
         if let Some(diff_id) = &record.diff_id {
             let folder = self.engine.store().layer_dir(diff_id);
             state.layers.push(super::state::Layer { diff_id: diff_id.clone(), folder });

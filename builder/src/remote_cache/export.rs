@@ -20,32 +20,34 @@ pub fn export_cache(engine: &Engine, built: &Built, target: &CacheTarget) -> Res
 fn export(engine: &Engine, built: &Built, target: &CacheTarget) -> StepResult<()> {
     match target {
         CacheTarget::Inline => {
-            let table = Table { entries: chosen(&built.cache, false), layers: Vec::new() };
+            let table = Table { entries: once(&built.cache), layers: Vec::new() };
             let mut annotations = built.annotations.clone();
             annotations.insert(INLINE.to_owned(), serde_json::to_string(&table).unwrap_or_default());
             engine.store().annotate(&built.image_id, annotations)?;
         }
         CacheTarget::Registry { reference, all } => {
-            let (document, layers) = packed(engine, chosen(&built.cache, *all))?;
+            let (document, layers) = packed(engine, once(&built.cache), *all)?;
             engine.push_artifact(reference, &document, MEDIA_TYPE, layers)?;
         }
         CacheTarget::Local { folder, all } => {
-            let (document, layers) = packed(engine, chosen(&built.cache, *all))?;
+            let (document, layers) = packed(engine, once(&built.cache), *all)?;
             write_layout(engine, folder, &document, layers)?;
         }
     }
     Ok(())
 }
 
-fn chosen(records: &[CacheRecord], all: bool) -> Vec<CacheRecord> {
+fn once(records: &[CacheRecord]) -> Vec<CacheRecord> {
     let mut seen = BTreeSet::new();
-    records.iter().filter(|r| (all || r.is_of_image) && seen.insert(r.key.clone())).cloned().collect()
+    records.iter().filter(|record| seen.insert(record.key.clone())).cloned().collect()
 }
 
-/// The list as bytes, and the layers it names, compressed.
-fn packed(engine: &Engine, entries: Vec<CacheRecord>) -> StepResult<(Vec<u8>, Vec<Descriptor>)> {
-    let named: BTreeSet<Digest> = entries.iter().filter_map(|entry| entry.record.diff_id.clone()).collect();
-    let layers: Vec<Digest> = named.into_iter().collect();
+/// The list as bytes, and layers it names, compressed: those of the image's own steps, or all that are here. What the other steps
+/// made is listed too: where nothing has changed, that is all that is asked of them.
+fn packed(engine: &Engine, entries: Vec<CacheRecord>, all: bool) -> StepResult<(Vec<u8>, Vec<Descriptor>)> {
+    let chosen = entries.iter().filter(|entry| all || entry.is_of_image);
+    let named: BTreeSet<Digest> = chosen.filter_map(|entry| entry.record.diff_id.clone()).collect();
+    let layers: Vec<Digest> = named.into_iter().filter(|layer| engine.store().has_layer(layer)).collect();
     let blobs = layers.iter().map(|diff_id| Ok(engine.store().layer_blob(diff_id)?)).collect::<StepResult<Vec<_>>>()?;
     let document = serde_json::to_vec(&Table { entries, layers }).unwrap_or_default();
     Ok((document, blobs))

@@ -49,16 +49,19 @@ impl Imports {
         Imports { caches }
     }
 
-    /// What a key's step made; its layer is in the store then.
-    pub(crate) fn find(&self, engine: &Engine, key: &str) -> StepResult<Option<Record>> {
+    /// What a key's step made, and whether its layer is in the store; `is_whole`: it is then, or nothing was found.
+    pub(crate) fn find(&self, engine: &Engine, key: &str, is_whole: bool) -> StepResult<Option<(Record, bool)>> {
         for import in &self.caches {
             let Some(record) = import.records.get(key) else { continue };
-            let Some(diff_id) = &record.diff_id else { return Ok(Some(record.clone())) };
-            if !engine.store().has_layer(diff_id) {
+            let is_here = |diff_id: &Digest| engine.store().has_layer(diff_id);
+            if let Some(diff_id) = record.diff_id.as_ref().filter(|diff_id| !is_here(diff_id)) {
+                if !is_whole {
+                    return Ok(Some((record.clone(), false)));
+                }
                 let Some(blob) = import.blobs.get(diff_id) else { continue };
                 import.fetch(engine, blob, diff_id)?;
             }
-            return Ok(Some(record.clone()));
+            return Ok(Some((record.clone(), true)));
         }
         Ok(None)
     }

@@ -1,8 +1,8 @@
 //! `--cache-to` and `--cache-from`: what steps made, kept where another machine finds it.
 //!
 //! A cache is a manifest whose layers are those of the steps, and whose config is a list: key → result. It lies in a
-//! folder of OCI's layout or under a name in a registry; inline, the list is an annotation of the image itself. A layer
-//! comes only when a step asks for it.
+//! folder of OCI's layout or under a name in a registry; inline, the list is an annotation of the image itself. What a layer is
+//! is enough to find what the steps after it made; it comes only when a file of it is asked for.
 
 mod export;
 mod import;
@@ -57,7 +57,7 @@ pub enum CacheTarget {
     Local {
         /// Made where missing.
         folder: PathBuf,
-        /// `mode=max`: the stages that are only copied from, too.
+        /// `mode=max`: the layers of stages that are only copied from, too; else what they are.
         all: bool,
     },
     /// A name in a registry.
