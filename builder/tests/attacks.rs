@@ -8,7 +8,7 @@ use common::git::{GitServer, commit, git, git_says, new_repository};
 use common::{Home, Outcome, Web, read, run};
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 
 const SECRET: &str = "of the host";
@@ -514,4 +514,36 @@ fn layouts_are_made_of_files() {
     run(&layout, "mkfifo", &["index.json"]);
     let of_cache = |request: &mut BuildRequest| request.cache_from = vec![CacheOrigin::Local(layout.clone())];
     assert!(trap.home.try_build("FROM scratch\nCOPY <<f /\nnew\nf\n", of_cache).is_ok());
+}
+
+/// An archive of the caller's context may hold any device; opening some does things to the machine.
+///
+/// Seen to fail (the kernel knows no such device) with ADD opening what it is to look into.
+#[test]
+fn a_device_is_copied_and_never_opened() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root, to make devices");
+        return;
+    }
+    let trap = Trap::new();
+    let context = trap.home.dir.path().join("context");
+    // Of the numbers that are for experiments.
+    run(&context, "mknod", &["device", "c", "240", "7"]);
+    run(&context, "mkfifo", &["pipe"]);
+    symlink("device", context.join("to-device")).unwrap();
+    for keyword in ["ADD", "COPY"] {
+        for (source, name) in [("device", "device"), ("to-device", "to-device"), ("dev*", "device"), ("pipe", "pipe")] {
+            let built = trap.spring(&format!("FROM scratch\n{keyword} {source} /x/\n"), |_| {});
+            let top = trap.home.top(&built.unwrap_or_else(|| panic!("{keyword} {source}")));
+            let kind = fs::symlink_metadata(top.join("x").join(name)).unwrap().file_type();
+            assert!(if source == "pipe" { kind.is_fifo() } else { kind.is_char_device() }, "{keyword} {source}");
+        }
+    }
+    for name in [".dockerignore", "Dockerfile"] {
+        trap.home.file("Dockerfile", "FROM scratch\nCOPY f /\n");
+        let _there = fs::remove_file(context.join(name));
+        run(&context, "mknod", &[name, "c", "240", "7"]);
+        assert!(said_of_recipe(&trap).unwrap_err().contains("not a regular file"), "{name}");
+        fs::remove_file(context.join(name)).unwrap();
+    }
 }

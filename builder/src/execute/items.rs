@@ -165,10 +165,14 @@ impl Build<'_> {
 }
 
 fn local_item(copy: &Copy<'_>, tree: &Tree, source: &str, selected: Selected, manifest: Manifest) -> StepResult<Item> {
-    if copy.instruction.is_add && !selected.is_folder && copy.instruction.unpack != Some(false) {
+    let kind = manifest.entries.first().map(|entry| entry.kind.clone());
+    if copy.instruction.is_add
+        && copy.instruction.unpack != Some(false)
+        && !selected.is_folder
+        && let Some(Kind::File { digest }) = kind
+    {
         let mut file = tree.open_file(&selected)?;
-        let archive = is_archive(&mut file).map_err(|e| StepError::io("read", &selected.path, e))?;
-        if archive && let Some(Kind::File { digest }) = manifest.entries.first().map(|entry| entry.kind.clone()) {
+        if is_archive(&mut file).map_err(|e| StepError::io("read", &selected.path, e))? {
             return Ok(Item::Archive { selected, digest });
         }
     }

@@ -109,9 +109,9 @@ impl Tree {
         StepError::with_hint(message, hint)
     }
 
-    /// Opens a selected file for reading.
+    /// Opens a selected file for reading: a regular one, never a device.
     pub(crate) fn open_file(&self, selected: &Selected) -> StepResult<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        Ok(File::from(self.open(&selected.path, flags)?))
+        let opened = linux::resolve::open_regular(self.root.as_fd(), &selected.path);
+        opened.map(File::from).map_err(|e| StepError::io("open", &selected.path, e))
     }
 }
