@@ -29,6 +29,12 @@ fn is_in_the_container_s_cgroup_and_under_its_limits() {
     inside.line_with("up");
     let listed = env.ctr("top box").ok().stdout();
     assert_eq!(listed.matches("sleep 1000").count(), 2, "{listed}");
+    // By the host's ps, and of it these two alone.
+    let listed = env.ctr("top box -e -o pid,args").ok().lines();
+    let is_ours = |line: &String| line.ends_with(" sleep 1000");
+    assert!(listed.len() == 3 && listed[0].starts_with("PID") && listed[1..].iter().all(is_ours), "{listed:?}");
+    env.ctr("top box -e -o args").fails(1).says("Couldn't find PID field in ps output").says_it_plainly();
+    env.ctr("top box --nonsense").fails(1).says("ps --nonsense").says_it_plainly();
     let status = env.ctr("exec box cat /proc/self/status").ok().stdout();
     assert!(status.contains("CapEff:\t00000000a80405fb") && status.contains("Seccomp:\t2"), "{status}");
     assert!(!id.is_empty());

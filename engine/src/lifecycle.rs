@@ -203,8 +203,8 @@ impl Engine {
         Ok(self.observe(&row)?.ports)
     }
 
-    /// Its processes.
-    pub fn top(&self, container: &str) -> Result<TopTable> {
+    /// Its processes: as `ps -ef` would show them, or as the host's own ps does with the given options.
+    pub fn top(&self, container: &str, ps_options: &[String]) -> Result<TopTable> {
         let row = self.store().container(container)?;
         let state = self.observe(&row)?;
         if !state.status.is_active() {
@@ -217,7 +217,7 @@ impl Engine {
             Some(init) if cgroup.path().is_empty() => crate::top::in_pid_namespace_of(init.pid),
             _ => cgroup.processes()?,
         };
-        Ok(crate::top::table(&pids))
+        if ps_options.is_empty() { Ok(crate::top::table(&pids)) } else { crate::top::by_ps(&pids, ps_options) }
     }
 
     /// The full id behind a name or unique prefix.

@@ -1,7 +1,8 @@
 //! `top`: a container's processes as `ps -ef` shows them.
 
-use crate::TopTable;
+use crate::{EngineError, Result, TopTable};
 use std::fs;
+use std::process::{Command, Stdio};
 
 const TITLES: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
 /// Clock ticks a second: the kernel's USER_HZ, 100 on every architecture we run on.
@@ -13,6 +14,37 @@ pub(crate) fn table(pids: &[i32]) -> TopTable {
     pids.sort_unstable();
     let processes = pids.into_iter().filter_map(row).collect();
     TopTable { titles: TITLES.map(str::to_owned).to_vec(), processes }
+}
+
+/// What the host's ps says of these processes. Its table needs a column PID.
+pub(crate) fn by_ps(pids: &[i32], options: &[String]) -> Result<TopTable> {
+    let ran = Command::new("ps").args(options).env("LC_ALL", "C").stdin(Stdio::null()).output();
+    let ran = ran.map_err(|e| EngineError::Invalid(format!("ps cannot be run ({e}): leave its options away")))?;
+    if !ran.status.success() {
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let why = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it does not say why");
+        return Err(EngineError::Invalid(format!("ps {}: {why}", options.join(" "))));
+    }
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let mut lines = said.lines();
+    let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let pid_at = titles.iter().position(|title| title == "PID");
+    let pid_at = pid_at.ok_or_else(|| EngineError::Invalid("Couldn't find PID field in ps output".to_owned()))?;
+    let processes = lines.map(|line| cells(line, titles.len()));
+    let is_ours =
+        |cells: &Vec<String>| cells.get(pid_at).and_then(|pid| pid.parse().ok()).is_some_and(|pid| pids.contains(&pid));
+    let processes = processes.filter(is_ours).collect();
+    Ok(TopTable { titles, processes })
+}
+
+/// The cells of a line, of which the last may hold blanks. What moves a terminal's cursor is left out.
+fn cells(line: &str, count: usize) -> Vec<String> {
+    let mut cells: Vec<String> = line.split_whitespace().map(|cell| cell.replace(char::is_control, "?")).collect();
+    if cells.len() > count && count > 0 {
+        let last = cells.split_off(count - 1).join(" ");
+        cells.push(last);
+    }
+    cells
 }
 
 /// The processes of a process's pid namespace, as far as they are this user's to look at.

@@ -91,7 +91,7 @@ commands! {
     start ["start", "container start"] Anywhere false;
     stop ["stop", "container stop"] Anywhere false;
     tag ["tag", "image tag"] Anywhere false;
-    top ["top", "container top"] Anywhere false;
+    top ["top", "container top"] First false;
     unpause ["unpause", "container unpause"] Anywhere false;
     wait ["wait", "container wait"] Anywhere false;
     builder_du ["builder du"] Anywhere false;

@@ -12,16 +12,13 @@ use std::process::ExitCode;
 pub(crate) struct Args {
     /// The container
     container: String,
-    /// Options of ps
-    #[arg(value_name = "PS OPTIONS", allow_hyphen_values = true, hide = true)]
+    /// Options of the host's ps, whose table is to have a column PID; without any it is that of ps -ef
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
     ps_options: Vec<String>,
 }
 
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<ExitCode, CliError> {
-    if !args.ps_options.is_empty() {
-        return Err(CliError::flag("options of ps are not supported: the columns are those of 'ps -ef'"));
-    }
-    let top = context.engine()?.top(&args.container)?;
+    let top = context.engine()?.top(&args.container, &args.ps_options)?;
     let mut table = Table::new(top.titles);
     for row in top.processes {
         table.row(row);
