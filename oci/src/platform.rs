@@ -24,7 +24,7 @@ pub struct Platform {
 
 /// Why a text is no platform.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("invalid platform {0:?}: expected OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64")]
+#[error("invalid platform {0:?}: expected OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64, or one of OS and ARCH")]
 pub struct PlatformError(String);
 
 impl Platform {
@@ -73,21 +73,45 @@ impl FromStr for Platform {
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
         };
         let error = || PlatformError(text.chars().take(200).collect());
-        let parts: Vec<&str> = text.split('/').collect();
-        if !(2..=3).contains(&parts.len()) || !parts.iter().all(fine) {
+        let lower = text.to_ascii_lowercase();
+        let parts: Vec<&str> = lower.split('/').collect();
+        if !parts.iter().all(fine) {
             return Err(error());
         }
-        let architecture = match parts[1] {
-            "x86_64" | "x86-64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
+        let host = Platform::host();
+        let (os, architecture, variant) = match parts.as_slice() {
+            [os] if SYSTEMS.contains(os) => (*os, host.architecture.as_str(), None),
+            [architecture] if ARCHITECTURES.contains(architecture) => (host.os.as_str(), *architecture, None),
+            [os, architecture] => (*os, *architecture, None),
+            [os, architecture, variant] => (*os, *architecture, Some(*variant)),
+            _ => return Err(error()),
         };
-        Ok(Platform {
-            os: parts[0].to_owned(),
-            architecture: architecture.to_owned(),
-            variant: parts.get(2).map(|v| (*v).to_owned()),
-            ..Platform::default()
-        })
+        let (architecture, variant) = usual(architecture, variant);
+        let variant = variant.map(str::to_owned);
+        Ok(Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant, ..Platform::default() })
+    }
+}
+
+/// What may stand alone: `linux` is this machine's processor's, `arm64` its system's.
+const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+const ARCHITECTURES: [&str; 18] = [
+    "amd64", "x86_64", "x86-64", "arm64", "aarch64", "arm", "armhf", "armel", "386", "i386", "ppc64le", "ppc64",
+    "s390x", "riscv64", "mips64le", "mips64", "loong64", "wasm",
+];
+
+/// An architecture and variant as everybody writes them: arm has one, what the others have anyhow is not said.
+fn usual<'a>(architecture: &'a str, variant: Option<&'a str>) -> (&'a str, Option<&'a str>) {
+    match (architecture, variant) {
+        ("x86_64" | "x86-64" | "amd64", Some("v1")) => ("amd64", None),
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("i386", _) => ("386", None),
+        ("aarch64" | "arm64", Some("8" | "v8")) => ("arm64", None),
+        ("aarch64", variant) => ("arm64", variant),
+        ("armhf", _) | ("arm", None | Some("7")) => ("arm", Some("v7")),
+        ("armel", _) | ("arm", Some("6")) => ("arm", Some("v6")),
+        ("arm", Some("5")) => ("arm", Some("v5")),
+        ("arm", Some("8")) => ("arm", Some("v8")),
+        other => other,
     }
 }
 
@@ -95,5 +119,37 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
         self.variant.as_ref().map_or(Ok(()), |v| write!(f, "/{v}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_read_as_they_are_written() {
+        let read = |text: &str| text.parse::<Platform>().map(|platform| platform.to_string()).ok();
+        let host = Platform::host();
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("LINUX/x86_64", "linux/amd64"),
+            ("linux/amd64/v1", "linux/amd64"),
+            ("linux/amd64/v3", "linux/amd64/v3"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("linux/arm/6", "linux/arm/v6"),
+            ("linux/i386", "linux/386"),
+            ("windows/amd64", "windows/amd64"),
+            ("other/strange", "other/strange"),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(expected), "{text}");
+        }
+        assert_eq!(read("arm64"), Some(format!("{}/arm64", host.os)));
+        assert_eq!(read("linux"), Some(format!("linux/{}", host.architecture)));
+        for bad in ["", "strange", "linux/", "/amd64", "a/b/c/d", "linux/a b"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
     }
 }
