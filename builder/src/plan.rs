@@ -3,7 +3,7 @@
 
 use crate::error::BuildError;
 use crate::event::Warning;
-use crate::expand::Expander;
+use crate::expand::{ExpandError, Expander, MAX_ALL_BYTES};
 use crate::instruction::{FromInstruction, Instruction, Located, nearest};
 use crate::parser::{Document, Source, Span};
 use crate::request::BuildRequest;
@@ -100,6 +100,7 @@ impl Plan {
             automatic: platform_args(request),
             global_args: BTreeMap::new(),
             default_args: BTreeMap::new(),
+            args_bytes: 0,
             global_steps: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
@@ -231,6 +232,8 @@ struct Planner<'a> {
     global_args: BTreeMap<String, String>,
     /// The same as if no --build-arg were given.
     default_args: BTreeMap<String, String>,
+    /// Of both so far.
+    args_bytes: usize,
     global_steps: Vec<Located>,
     stages: Vec<StagePlan>,
     warnings: Vec<Warning>,
@@ -283,12 +286,17 @@ impl Planner<'_> {
         if let Some(default) = default {
             let lookup = |name: &str| self.default_args.get(name).or_else(|| self.automatic.get(name)).cloned();
             let value = Expander::new(self.escape, &lookup).word(default).unwrap_or_default();
+            self.args_bytes += value.len();
             self.default_args.insert(name.to_owned(), value);
         }
         if let Some(value) = value {
+            self.args_bytes += value.len();
             self.global_args.insert(name.to_owned(), value);
         }
-        Ok(())
+        match self.args_bytes > MAX_ALL_BYTES {
+            true => Err(self.source.error(span, ExpandError::AllTooLong.to_string())),
+            false => Ok(()),
+        }
     }
 
     /// Expands with what FROM sees, and tells what was not set.

@@ -547,3 +547,26 @@ fn a_device_is_copied_and_never_opened() {
         fs::remove_file(context.join(name)).unwrap();
     }
 }
+
+/// Seen to fail without the limit of all texts, and without that of the config: an image was made that no command could read.
+#[test]
+fn a_recipe_costs_no_memory() {
+    let trap = Trap::new();
+    let doubled = "FROM scratch\nENV A=aaaaaaaaaaaaaaaa\n".to_owned() + &"ENV A=$A$A\n".repeat(15);
+    let many = |line: &str| line.repeat(200);
+    for (text, why) in [
+        (many("ENV B=$A\n"), "all substituted texts"),
+        (format!("ENV {}\n", many("B=$A ")), "all substituted texts"),
+        (format!("ARG {}\n", many("B=$A ")), "all substituted texts"),
+        (format!("COPY {} /x/\n", many("$A ")), "all substituted texts"),
+        ("LABEL a=$A b=$A c=$A d=$A e=$A\n".to_owned(), "over 4194304 bytes"),
+    ] {
+        let error = trap.home.error(&format!("{doubled}{text}"));
+        assert!(error.contains(why), "{error}");
+    }
+    let doubled = doubled.replace("ENV", "ARG").replace("FROM scratch\n", "");
+    for text in [many("ARG B=$A\n"), format!("ARG {}\n", many("B=$A "))] {
+        let error = trap.home.error(&format!("{doubled}{text}FROM scratch\n"));
+        assert!(error.contains("all substituted texts"), "{error}");
+    }
+}

@@ -233,6 +233,10 @@ impl Store {
     pub fn put_built_image(&self, config: &ImageConfig, names: &[Reference]) -> Result<Digest> {
         let bytes = serde_json::to_vec(config)
             .map_err(|e| StoreError::BadImage { image: "config".to_owned(), why: e.to_string() })?;
+        if bytes.len() as u64 > MAX_CONFIG_BYTES {
+            let why = format!("it is over {MAX_CONFIG_BYTES} bytes, which nobody would read");
+            return Err(StoreError::BadImage { image: "config".to_owned(), why });
+        }
         let descriptor = Descriptor::of(MediaType::OCI_CONFIG, &bytes);
         self.ingest_blob(&descriptor, &bytes)?;
         self.put_image(descriptor.digest, config, true, None, names)

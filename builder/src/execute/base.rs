@@ -114,6 +114,7 @@ impl Build<'_> {
             base: Below::default(),
             missing: Vec::new(),
             escape: self.plan.escape,
+            expanded_bytes: Arc::default(),
         }
     }
 

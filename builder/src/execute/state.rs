@@ -1,10 +1,12 @@
 //! A stage on its way: its layers, its config, and the variables its instructions see.
 
-use crate::expand::{ExpandError, Expander};
+use crate::expand::{ExpandError, Expander, MAX_ALL_BYTES};
 use crate::instruction::nearest;
 use oci::{Digest, History, ImageConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A layer: its digest and the `fs` folder it lies in.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub(crate) struct StageState {
     /// The time folders made by the builder get, in seconds since 1970.
     pub(super) folder_time_s: i64,
     pub(super) escape: char,
+    /// Of all that was substituted so far, here and in the stages this one is built on.
+    pub(super) expanded_bytes: Arc<AtomicUsize>,
 }
 
 /// What of a stage is its FROM's.
@@ -94,6 +98,7 @@ impl StageState {
         let expander = Expander::new(self.escape, &lookup);
         let word = expander.word(text)?;
         unset.extend(expander.unset());
+        self.count(word.len())?;
         Ok(word)
     }
 
@@ -103,13 +108,22 @@ impl StageState {
         let expander = Expander::new(self.escape, &lookup);
         let words = expander.words(text)?;
         unset.extend(expander.unset());
+        self.count(words.iter().map(String::len).sum())?;
         Ok(words)
+    }
+
+    /// Each text has its limit, but a recipe may have many of them.
+    fn count(&self, bytes: usize) -> Result<(), ExpandError> {
+        let before = self.expanded_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > MAX_ALL_BYTES { Err(ExpandError::AllTooLong) } else { Ok(()) }
     }
 
     /// A heredoc's body.
     pub(super) fn body(&self, text: &str) -> Result<String, ExpandError> {
         let lookup = |name: &str| self.variable(name);
-        Expander::new(self.escape, &lookup).keeping_quotes().word(text)
+        let body = Expander::new(self.escape, &lookup).keeping_quotes().word(text)?;
+        self.count(body.len())?;
+        Ok(body)
     }
 
     /// The shell of shell-form commands.

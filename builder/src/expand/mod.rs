@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 
 /// The longest text a substitution may make, in bytes: `ENV a=$a$a` repeated must not eat the memory.
 const MAX_EXPANDED_BYTES: usize = 1 << 20;
+/// The longest that all texts of a stage may be together.
+pub(crate) const MAX_ALL_BYTES: usize = 64 << 20;
 /// How deep `${a:-${b:-…}}` may nest.
 const MAX_DEPTH: usize = 50;
 
@@ -27,6 +29,8 @@ pub(crate) enum ExpandError {
     Quote(&'static str),
     #[error("the substituted text is longer than {MAX_EXPANDED_BYTES} bytes")]
     TooLong,
+    #[error("all substituted texts together are longer than {MAX_ALL_BYTES} bytes")]
+    AllTooLong,
     #[error("substitutions are nested more than {MAX_DEPTH} deep")]
     TooDeep,
 }
