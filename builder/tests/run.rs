@@ -42,6 +42,15 @@ fn processes_see_environment_folder_and_user(home: &Home) {
     assert_eq!(fs::metadata(home.top(&outcome).join("mine/f")).unwrap().uid(), 1000);
 }
 
+fn proxies_are_known_by_both_names(home: &Home) {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let outcome = home.try_build("FROM busybox\nRUN env | grep -i _proxy | sort\n", |request| {
+        request.build_args = vec![pair("HTTP_PROXY", "given")];
+        request.proxies = vec![pair("http_proxy", "caller"), pair("no_proxy", "x")];
+    });
+    assert_eq!(outcome.unwrap().output, "HTTP_PROXY=given\nNO_PROXY=x\nhttp_proxy=given\nno_proxy=x\n");
+}
+
 fn both_forms_and_heredocs_run(home: &Home) {
     assert_eq!(home.output("FROM busybox\nRUN [\"echo\", \"$HOME\"]\n"), "$HOME\n");
     assert_eq!(home.output("FROM busybox\nRUN <<EOF\necho one\necho two\nEOF\n"), "one\ntwo\n");
@@ -338,12 +347,13 @@ fn main() {
     if let Some(code) = engine::hidden_mode(&arguments) {
         std::process::exit(code);
     }
-    let tests: [Case; 17] = [
+    let tests: [Case; 18] = [
         ("swapped_mount_targets_lead_to_nothing_of_the_host", swapped_mount_targets_lead_to_nothing_of_the_host),
         ("mount_sources_lead_to_nothing_of_the_host", mount_sources_lead_to_nothing_of_the_host),
         ("a_recipe_gets_no_privileges_by_itself", a_recipe_gets_no_privileges_by_itself),
         ("a_layer_is_what_the_process_wrote", a_layer_is_what_the_process_wrote),
         ("processes_see_environment_folder_and_user", processes_see_environment_folder_and_user),
+        ("proxies_are_known_by_both_names", proxies_are_known_by_both_names),
         ("both_forms_and_heredocs_run", both_forms_and_heredocs_run),
         ("a_failed_process_says_its_line_code_and_last_words", a_failed_process_says_its_line_code_and_last_words),
         ("secrets_reach_the_process_and_nothing_else", secrets_reach_the_process_and_nothing_else),

@@ -94,9 +94,16 @@ impl Build<'_> {
         let mut env: Vec<String> = environment(state).map(|(name, value)| format!("{name}={value}")).collect();
         let has = |env: &[String], name: &str| env.iter().any(|line| line.split('=').next() == Some(name));
         let given = self.request.build_args.iter().filter(|(name, _)| PROXY_ARGS.contains(&name.as_str()));
-        for (name, value) in given.chain(&self.request.proxies) {
-            if !has(&env, name) {
-                env.push(format!("{name}={value}"));
+        // By both names: curl wants small letters, others capitals.
+        let other_case =
+            |name: &str| if name == name.to_uppercase() { name.to_lowercase() } else { name.to_uppercase() };
+        for proxies in [given.collect::<Vec<_>>(), self.request.proxies.iter().collect()] {
+            let same = proxies.iter().map(|(name, value)| (name.clone(), value));
+            let other = proxies.iter().map(|(name, value)| (other_case(name), value));
+            for (name, value) in same.chain(other) {
+                if !has(&env, &name) {
+                    env.push(format!("{name}={value}"));
+                }
             }
         }
         if !has(&env, "PATH") {
