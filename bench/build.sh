@@ -182,18 +182,27 @@ printf '\npeak memory of ctr in that build: %s MiB\n' "$peak"
 "$ctr" rmi -f copy >/dev/null 2>&1 || true
 $buildah rmi -f copy >/dev/null 2>&1 || true
 
-# 3. Six stages that each compress 24 MB, and one that collects.
-mkdir -p "$work/stages"
-{
-    for n in 1 2 3 4 5 6; do
-        printf 'FROM localhost/busybox AS s%s\nRUN dd if=/dev/zero bs=1M count=24 2>/dev/null | gzip -9 >/out%s\n' "$n" "$n"
-    done
-    echo 'FROM localhost/busybox'
-    for n in 1 2 3 4 5 6; do echo "COPY --from=s$n /out$n /"; done
-} >"$work/stages/Dockerfile"
-cd "$work/stages"
-measure 5 stages fresh
-table 'six stages'
+# 3. Six stages that each compress some megabytes, and one that collects. What the work takes alone, all at once, is the floor.
+mkdir -p "$work/stages" "$work/plain"
+tar -C "$work/plain" -xf "$tar"
+mount --rbind /dev "$work/plain/dev"
+stages() { # MEGABYTES
+    local n job="dd if=/dev/zero bs=1M count=$1 2>/dev/null | gzip -9"
+    {
+        for n in 1 2 3 4 5 6; do printf 'FROM localhost/busybox AS s%s\nRUN %s >/out%s\n' "$n" "$job" "$n"; done
+        echo 'FROM localhost/busybox'
+        for n in 1 2 3 4 5 6; do echo "COPY --from=s$n /out$n /"; done
+    } >"$work/stages/Dockerfile"
+    cd "$work/stages"
+    measure 9 stages fresh
+    table "six stages, each of $1 MB"
+    hyperfine --shell=none --warmup 1 --runs 9 --export-json "$work/floor.json" \
+        "chroot $work/plain sh -c 'for n in 1 2 3 4 5 6; do { $job >/out\$n; } & done; wait'" >/dev/null 2>&1
+    jq -r --slurpfile ctr "$work/result.json" 'def ms: . * 10000 | round / 10;
+        .results[0] as $r | "| the work alone | \($r.min | ms) | \($r.median | ms) | \($r.max | ms) | \($r.median / $ctr[0].results[0].median * 100 | round / 100) |"' "$work/floor.json"
+}
+stages 24
+stages 4
 
 # 4. A layer of 1 GB as gzip: half of it text, half noise.
 mkdir -p "$work/layer"

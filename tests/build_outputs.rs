@@ -177,6 +177,13 @@ fn several_platforms_make_an_index() {
     }
     env.ctr("build --platform linux/amd64,linux/arm64 -o files ctx").ok();
     assert_eq!(fs::read_to_string(env.path("files/linux_arm64/arch")).unwrap(), "arm64");
+    // What an earlier result left in the folder leads nowhere.
+    fs::create_dir(env.path("away")).unwrap();
+    fs::remove_dir_all(env.path("files/linux_amd64")).unwrap();
+    std::os::unix::fs::symlink("../away", env.path("files/linux_amd64")).unwrap();
+    let refused = env.ctr("build --platform linux/amd64,linux/arm64 -o files ctx").fails(1);
+    refused.says("linux_amd64: it is a link");
+    assert_eq!(fs::read_dir(env.path("away")).unwrap().count(), 0);
     env.ctr("build --platform linux/amd64,linux/arm64 -t multi -o type=oci,dest=m.tar ctx").ok();
     env.ctr("build --platform linux/amd64,linux/arm64 -o type=docker,dest=m.tar ctx").fails(125).says("one platform");
     env.write("ctx/Containerfile", "FROM scratch\nCOPY amd64 /x\nRUN [\"/x\"]\n");

@@ -140,6 +140,11 @@ fn local(folder: &Path, results: &[Built]) -> Result<(), CliError> {
             1 => folder.to_owned(),
             _ => folder.join(built.platform.to_string().replace('/', "_")),
         };
+        // The folder that the user names may be a link; one in it is of an earlier result.
+        if results.len() > 1 && folder.is_symlink() {
+            let message = format!("cannot write {}: it is a link", folder.display());
+            return Err(CliError::new(message).with_hint("remove it, or name another folder"));
+        }
         builder::export_files(built, &folder, owner).map_err(described)?;
     }
     Ok(())
