@@ -4,7 +4,7 @@
 
 mod common;
 
-use builder::{Secret, SecretSource};
+use builder::{CacheOrigin, CacheTarget, Secret, SecretSource, export_cache};
 use common::{BUSYBOX, Home, read};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -342,12 +342,37 @@ fn named_stages_are_built_anew(home: &Home) {
 /// A test's name and what it does.
 type Case = (&'static str, fn(&Home));
 
+/// Seen to fail with another cache's result fetched in the place of the one that the steps after it were found by.
+fn two_caches_that_differ_are_not_mixed(home: &Home) {
+    home.file("h", "h");
+    fs::copy(BUSYBOX, home.dir.path().join("context/busybox")).unwrap();
+    let text = "FROM scratch AS a\nCOPY --chmod=755 busybox /bin/busybox\n\
+                RUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox cat /proc/sys/kernel/random/uuid > /stamp\"]\n\
+                COPY h /h\nFROM scratch\nCOPY --from=a /stamp /h /\n";
+    let origins = [false, true].map(|all| {
+        let built = home.try_build(text, |request| request.no_cache = true).unwrap_or_else(|e| panic!("{e}")).built;
+        let folder = home.dir.path().join(format!("cache-{all}"));
+        export_cache(&home.engine, &built, &CacheTarget::Local { folder: folder.clone(), all }).unwrap();
+        CacheOrigin::Local(folder)
+    });
+    // The same context on a machine that has nothing yet.
+    let there = Home::new();
+    for name in ["busybox", "h"] {
+        fs::rename(home.dir.path().join("context").join(name), there.dir.path().join("context").join(name)).unwrap();
+    }
+    there.file("h", "new");
+    let outcome = there.try_build(text, |request| request.cache_from = origins.to_vec());
+    let top = there.top(&outcome.unwrap_or_else(|error| panic!("{error}")));
+    assert_eq!((read(&top, "h").as_str(), read(&top, "stamp").len()), ("new", 37));
+}
+
 fn main() {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(code) = engine::hidden_mode(&arguments) {
         std::process::exit(code);
     }
-    let tests: [Case; 18] = [
+    let tests: [Case; 19] = [
+        ("two_caches_that_differ_are_not_mixed", two_caches_that_differ_are_not_mixed),
         ("swapped_mount_targets_lead_to_nothing_of_the_host", swapped_mount_targets_lead_to_nothing_of_the_host),
         ("mount_sources_lead_to_nothing_of_the_host", mount_sources_lead_to_nothing_of_the_host),
         ("a_recipe_gets_no_privileges_by_itself", a_recipe_gets_no_privileges_by_itself),

@@ -17,11 +17,14 @@ impl Engine {
         let map = config.id_map.as_ref().filter(|map| !map.is_identity());
         let outside = |uid, gid| map.map_or((uid, gid), |map| map.outside(uid, gid));
         let inside = |uid, gid| map.map_or((uid, gid), |map| map.inside(uid, gid));
-        let layers = match map.filter(|_| self.config().rootless.is_some()) {
-            Some(map) => self.store().mapped_layers(&row, &map.name(), &outside)?.0,
-            None => self.store().container_layers(&row)?,
+        // An ordinary user's layers are copies with the owners of outside; root's are mapped to them.
+        let (layers, users) = match map {
+            Some(map) if self.config().rootless.is_some() => {
+                (self.store().mapped_layers(&row, &map.name(), &outside)?.0, None)
+            }
+            Some(map) => (self.store().container_layers(&row)?, Some(map.namespace()?)),
+            None => (self.store().container_layers(&row)?, None),
         };
-        let users = map.map(|map| map.namespace()).transpose()?;
         let owners = Owners::of(&config, users.as_ref().map(AsFd::as_fd));
         let root = root::snapshot(&layers, &folder.join(UPPER), owners)?;
         self.store().live_tar(root.as_ref().map(AsFd::as_fd), &inside, out)?;

@@ -305,8 +305,10 @@ impl<'a> Build<'a> {
 
     /// Fetches the layers of a stage of which no more is known than what they are.
     fn make_whole(&self, state: &mut StageState) -> StepResult<()> {
-        for key in &state.missing {
-            self.imported(key, true)?.ok_or(StepError::NotHere)?;
+        for (key, diff_id) in &state.missing {
+            let hit = self.imported(key, true)?.filter(|hit| hit.record.diff_id == *diff_id);
+            // Another cache's result of the same step is another one, on which the steps after it did not build.
+            hit.ok_or(StepError::NotHere)?;
         }
         state.missing.clear();
         Ok(())

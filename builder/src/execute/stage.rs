@@ -169,7 +169,7 @@ impl Build<'_> {
 
     /// Puts a step's result onto the stage.
     pub(super) fn take(&self, state: &mut StageState, Hit { record, missing }: Hit, created_by: String) {
-        state.missing.extend(missing);
+        state.missing.extend(missing.map(|key| (key, record.diff_id.clone())));
         if let Some(diff_id) = &record.diff_id {
             let folder = self.engine.store().layer_dir(diff_id);
             state.layers.push(super::state::Layer { diff_id: diff_id.clone(), folder });

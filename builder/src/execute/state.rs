@@ -30,8 +30,8 @@ pub(crate) struct StageState {
     /// History entries whose date is that of the whole image.
     pub(super) undated: Vec<usize>,
     pub(super) base: Below,
-    /// The cache keys of layers that are known, but not here: other machines' results that nobody has asked a file of yet.
-    pub(super) missing: Vec<String>,
+    /// Layers that are known, but not here, by their cache keys: other machines' results that nobody has asked a file of yet.
+    pub(super) missing: Vec<(String, Option<Digest>)>,
     /// The time folders made by the builder get, in seconds since 1970.
     pub(super) folder_time_s: i64,
     pub(super) escape: char,
